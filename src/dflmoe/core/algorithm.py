@@ -1,0 +1,81 @@
+"""A round of federated learning without a server, the same in the simulator and in a hospital."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.types import SiteId
+
+Exchange = Callable[[Lent], Sequence[Lent]]
+"""Lend one, get those of the peers: in step (paper, bench) or the newest ones held (node)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a site knows after a round: predictions for every row, and how they came about.
+
+    Predictions are log probabilities: out of fold on training rows, of the final fit elsewhere.
+
+    Attributes:
+        served: What the site would use.
+        own: The own model, without any peer.
+        mixture: Own and borrowed heads together, whether it is used or not.
+        used: Whether the guard lets the mixture serve.
+        share: Mean weight of each expert, own head under the site's own name, on test rows (on
+            training rows where there are none).
+        quarantined: Peers whose head was set aside on evidence of harm.
+        own_loss: Out-of-fold log-loss of the own model.
+        mixture_loss: The same of the mixture.
+        curve: Out-of-fold log-loss of the own network while it trained.
+    """
+
+    served: Float[Tensor, "split row class"]
+    own: Float[Tensor, "split row class"]
+    mixture: Float[Tensor, "split row class"]
+    used: Bool[Tensor, " split"]
+    share: dict[SiteId, Float[Tensor, " split"]]
+    quarantined: dict[SiteId, Bool[Tensor, " split"]]
+    own_loss: Float[Tensor, " split"]
+    mixture_loss: Float[Tensor, " split"]
+    curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
+
+
+class Algorithm(Protocol):
+    """Ours and every rival: all state is in ``SiteState``, all chance in ``rng``."""
+
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
+        """Return the state of a site that has not trained yet."""
+        ...
+
+    def prepare(
+        self, state: SiteState, data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Lent]:
+        """Train on the site's own rows and return what the site lends."""
+        ...
+
+    def absorb(
+        self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Outcome]:
+        """Take in what arrived; ``inbox`` holds admitted heads only, in any order."""
+        ...
+
+
+def run_round(
+    algorithm: Algorithm,
+    state: SiteState,
+    exchange: Exchange,
+    data: SiteData,
+    rng: torch.Generator,
+) -> tuple[SiteState, Outcome]:
+    """Play one round of one site: train, lend, borrow, mix.
+
+    The simulator and a hospital's node call this very function; only ``exchange`` differs.
+    """
+    state, lent = algorithm.prepare(state, data, rng)
+    inbox = exchange(lent)
+    return algorithm.absorb(state, inbox, data, rng)

@@ -1,0 +1,52 @@
+"""Controls: what would have been gained without any knowledge of the peers.
+
+A gain of borrowed heads means something only beside these. Each goes through the same training,
+gate, guard and tuning as the real thing.
+
+``random``
+    Each lent head is replaced by noise of the same norm, tensor by tensor: capacity.
+``shuffled``
+    Peers train their heads on permuted labels: heads that look trained and know nothing.
+``self``
+    As many heads, trained on bootstrap samples of the site's own rows: ensembling.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from dflmoe.core.site import SiteData
+from dflmoe.types import Params
+
+Control = Literal["none", "random", "shuffled", "self"]
+
+
+def random_like(head: Params, rng: torch.Generator) -> Params:
+    """Return noise with the norm of each of the head's tensors, split by split."""
+    noise = {}
+    for name, p in head.items():
+        drawn = torch.randn(p.shape, generator=rng)
+        norms = [v.flatten(1).norm(dim=1).clamp(min=1e-12) for v in (p, drawn)]
+        noise[name] = drawn * (norms[0] / norms[1]).view(-1, *[1] * (p.dim() - 1))
+    return noise
+
+
+def permuted(data: SiteData, rng: torch.Generator) -> SiteData:
+    """Return the same rows with the labels dealt anew."""
+    return data.with_labels(data.y[torch.randperm(len(data.y), generator=rng)])
+
+
+def bootstrap(data: SiteData, rng: torch.Generator) -> SiteData:
+    """Return a bootstrap sample of each split's training rows, drawn class by class.
+
+    Rows keep their folds, so a fit's sample holds only rows that the fit may see.
+    """
+    trains = data.crossfit.fold >= 0
+    times = torch.zeros(trains.shape, dtype=torch.int64)
+    for split, trained in enumerate(trains):
+        for label in torch.unique(data.y[trained]):
+            rows = torch.nonzero(trained & (data.y == label))[:, 0]
+            drawn = rows[torch.randint(len(rows), (len(rows),), generator=rng)]
+            times[split] += torch.bincount(drawn, minlength=trains.shape[1])
+    return replace(data, times=times)

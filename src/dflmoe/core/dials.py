@@ -1,0 +1,79 @@
+"""The method's dials, and their setting that is the published method."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from dflmoe.core.controls import Control
+from dflmoe.core.gate import GateKind
+from dflmoe.core.mixture import Pool
+
+
+@dataclass(frozen=True)
+class Dials:
+    """The choices that make one method of many.
+
+    Attributes:
+        align: How features reach a borrowed head: ``paper`` learns transforms, ``shared`` passes
+            them on as they are.
+        body: ``private`` draws each site's initial weights from its own chance, ``seeded`` from
+            the federation's seed.
+        gate: How experts are weighed.
+        pool: How predictions are pooled.
+        restart: ``own`` goes on from the own head; ``consensus`` restarts it from the average of
+            all heads held and pulls it there.
+        control: Replaces the peers' knowledge by something without any.
+        guard: Set aside heads on evidence of harm, and fall back to the own model likewise.
+        vouched: Whether the federation vouches for a common feature space; without it the mixture
+            serves only on evidence of benefit.
+        calibrate: Shift and heat every expert to the own rows before mixing.
+        out_of_fold_gate: Fit the gate on out-of-fold predictions of the own head; else in sample.
+        gate_sd: How far the gate may be expected to move from uniform (prior standard deviation).
+        cap: The most that any one peer may weigh.
+        mixture_steps: Optimiser steps of gate and transforms in each round.
+        mixture_rate: Their learning rate.
+        batch: Rows of such a step; ``None`` for all.
+        max_age: Own rounds after which an unheard expert is dropped.
+        confidence: One-sided confidence of the guard.
+        quarantine_confidence: One-sided confidence at which a single head is set aside.
+        quarantine_rows: Training rows below which no single head is judged by what it predicts:
+            with so few, chance would set aside more good heads than bad ones.
+    """
+
+    align: Literal["paper", "shared"] = "shared"
+    body: Literal["private", "seeded"] = "seeded"
+    gate: GateKind = "static"
+    pool: Pool = "log"
+    restart: Literal["own", "consensus"] = "own"
+    control: Control = "none"
+    guard: bool = True
+    vouched: bool = True
+    calibrate: bool = True
+    out_of_fold_gate: bool = True
+    gate_sd: float = 0.3
+    cap: float = 0.5
+    mixture_steps: int = 60
+    mixture_rate: float = 0.05
+    batch: int | None = None
+    max_age: int = 5
+    confidence: float = 0.8
+    quarantine_confidence: float = 0.95
+    quarantine_rows: int = 100
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the published method: learned transforms, attention, no guard, nothing shrunk."""
+        return cls(
+            align="paper",
+            body="private",
+            gate="attention",
+            pool="logits",
+            guard=False,
+            vouched=False,
+            calibrate=False,
+            out_of_fold_gate=False,
+            gate_sd=float("inf"),
+            cap=1.0,
+            mixture_steps=8,
+            mixture_rate=1e-3,
+            batch=32,
+        )

@@ -1,0 +1,99 @@
+"""The gate: weights over experts for each row, starting uniform and shrunk towards it.
+
+``attention``
+    The paper's: the query is a linear map of the features into class space, the experts'
+    predictions are keys and values, ``softmax(q P^T / sqrt(C))`` (dFLMoE, section 3.3).
+``linear``
+    A linear map of the features with a bias for each expert.
+``static``
+    One weight for each expert, the same for every row: the least that a gate can learn, and with
+    few rows the most that it should.
+
+All parameters start at zero, where all three weigh experts equally, and are penalised for leaving.
+They are named after the expert, so that the order of peers means nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dflmoe.types import Params
+
+GateKind = Literal["attention", "linear", "static"]
+
+
+def uniform_gate(
+    kind: GateKind, experts: Sequence[str], models: int, width: int, classes: int
+) -> Params:
+    """Return the parameters of a gate that weighs all experts equally."""
+    if kind == "attention":
+        return {"query": torch.zeros(models, classes, width)}
+    gate = {f"bias/{name}": torch.zeros(models) for name in experts}
+    if kind == "linear":
+        gate |= {f"slope/{name}": torch.zeros(models, width) for name in experts}
+    return gate
+
+
+def gate_scores(
+    gate: Params,
+    experts: Sequence[str],
+    features: Float[Tensor, "model row feature"],
+    tokens: Float[Tensor, "model row expert class"],
+) -> Float[Tensor, "model row expert"]:
+    """Return how well each expert suits each row, before the softmax.
+
+    Args:
+        gate: Parameters as ``uniform_gate`` makes them; their names tell the kind.
+        experts: Names in the order of the tokens.
+        features: The rows' own features.
+        tokens: The experts' logits.
+    """
+    if "query" in gate:
+        query = torch.einsum("mcf,mnf->mnc", gate["query"], features)
+        return torch.einsum("mnc,mnec->mne", query, tokens) / tokens.shape[-1] ** 0.5
+    scores = torch.stack([gate[f"bias/{name}"] for name in experts], dim=1)[:, None, :]
+    if f"slope/{experts[0]}" in gate:
+        slopes = torch.stack([gate[f"slope/{name}"] for name in experts], dim=1)
+        scores = scores + torch.einsum("mef,mnf->mne", slopes, features)
+    return scores.expand(tokens.shape[:-1])
+
+
+def gate_log_weights(
+    scores: Float[Tensor, "model row expert"],
+    available: Bool[Tensor, "model expert"],
+    cap: float = 1.0,
+) -> Float[Tensor, "model row expert"]:
+    """Turn scores into log weights; the own head is expert 0.
+
+    Args:
+        scores: As ``gate_scores`` returns them.
+        available: Experts that may be used; the others get weight zero.
+        cap: The most that any one peer may weigh, above 0; what is cut goes to the own head.
+
+    Raises:
+        ValueError: The own head is not available; it always must be.
+    """
+    if not available[:, 0].all():
+        raise ValueError("a mixture needs the site's own head (expert 0)")
+    log_weights = F.log_softmax(scores.masked_fill(~available[:, None, :], -torch.inf), dim=-1)
+    if cap >= 1:
+        return log_weights
+    peers = log_weights[..., 1:].exp().clamp(max=cap)
+    weights = torch.cat([1 - peers.sum(-1, keepdim=True), peers], dim=-1)
+    smallest = torch.finfo(weights.dtype).tiny  # the logarithm of an unused weight has no slope
+    return weights.clamp(min=smallest).log().masked_fill(~available[:, None, :], -torch.inf)
+
+
+def gate_pull(params: Params, sd: float) -> Float[Tensor, " model"]:
+    """Return the pull of the gate back to uniform: minus the log density of a normal prior.
+
+    Args:
+        params: Stacked parameters, the gate's among them.
+        sd: How far a parameter may be expected to move; infinite for no pull.
+    """
+    gate = [p for n, p in params.items() if n == "query" or n.startswith(("bias/", "slope/"))]
+    return sum((p.reshape(len(p), -1).square().sum(1) for p in gate), torch.zeros(())) / (2 * sd**2)

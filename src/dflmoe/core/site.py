@@ -1,0 +1,196 @@
+"""What a site is made of: its network, its rows, and the state it carries between rounds.
+
+Two leading axes run through the whole method and keep it honest and fast:
+
+``split``
+    Test splits played side by side. A hospital's node has one; the simulator stacks the folds of
+    one repeat, so that a round of all of them is one batched call.
+``fit``
+    The cross-fitting axis. Fits ``0 .. K-1`` each leave one fold of the training rows out; the
+    last fit learns from all of them and is the one that is lent and served. Whatever is decided
+    about the site's own head or its mixture is decided on the rows that a fit did not see.
+
+Where both are flattened into one axis it is called ``model`` (``split * fit``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from dflmoe.types import Params, SiteId
+
+LentKind = Literal["head", "model"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A body that stays at home and a head that travels.
+
+    Attributes:
+        body: Rows to features, ``[row, ...] -> [row, feature, ...]``.
+        head: Features to logits, ``[row, feature, ...] -> [row, class]``.
+        width: Number of features, the size of the head's input (its channel axis).
+        classes: Number of classes.
+        common: Whether every site computes the very same features from the same row: the body has
+            no weights that learn, and nothing in it was fitted to a site's rows.
+    """
+
+    body: nn.Module
+    head: nn.Module
+    width: int
+    classes: int
+    common: bool = False
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Which rows each fit learns from, for every split.
+
+    Attributes:
+        fold: The fold of a training row, 0 to K-1; -1 for a test row of the split.
+    """
+
+    fold: Int[Tensor, "split row"]
+
+    @cached_property
+    def folds(self) -> int:
+        """K, the number of folds."""
+        return int(self.fold.max()) + 1
+
+    @property
+    def splits(self) -> int:
+        """The number of test splits."""
+        return len(self.fold)
+
+    @cached_property
+    def fits(self) -> int:
+        """Fits of each split: one for each fold, and the last on all training rows."""
+        return self.folds + 1
+
+    @cached_property
+    def learns(self) -> Bool[Tensor, "split fit row"]:
+        """Whether a fit learns from a row."""
+        left_out = torch.arange(self.fits)[None, :, None]
+        fold = self.fold[:, None, :]
+        return (fold >= 0) & (fold != left_out)
+
+    @cached_property
+    def judges(self) -> Bool[Tensor, "split fit row"]:
+        """Whether a fit predicts a training row that it did not see."""
+        return self.fold[:, None, :] == torch.arange(self.fits)[None, :, None]
+
+    def out_of_fold(self, values: Shaped[Tensor, "model row *rest"]) -> Shaped[Tensor, "..."]:
+        """Return for each row the value of the fit that did not see it.
+
+        That is the fit which left the row out for a training row, and the last fit for a test row.
+
+        Returns:
+            Values of shape ``[split, row, *rest]``.
+        """
+        stacked = values.unflatten(0, (self.splits, self.fits))
+        fit = torch.where(self.fold >= 0, self.fold, self.fits - 1)
+        split = torch.arange(self.splits)[:, None]
+        row = torch.arange(self.fold.shape[1])[None, :]
+        return stacked[split, fit, row]
+
+    def final(self, params: Params) -> Params:
+        """Return the parameters of the last fit of each split."""
+        return {name: p.unflatten(0, (self.splits, self.fits))[:, -1] for name, p in params.items()}
+
+    def spread(self, params: Params) -> Params:
+        """Repeat parameters of each split for all of its fits: ``[split, ...] -> [model, ...]``."""
+        return {name: p.repeat_interleave(self.fits, dim=0) for name, p in params.items()}
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """The rows of one site and what may be learnt from which.
+
+    Attributes:
+        x: Inputs of all rows, training and test, as each split standardises them.
+        y: Classes, 0 to C-1. Only those of training rows are ever looked at.
+        crossfit: Training rows and folds of each split.
+        group: Patient of each row; rows of one patient are never judged as if independent.
+        alone: Log probabilities of the best model that the site has without any peer: out of fold
+            on training rows, plain elsewhere. The guard falls back to it; without it, to the own
+            head.
+        times: How often a row counts (a bootstrap sample); ``None`` for once.
+    """
+
+    x: Float[Tensor, "split row ..."]
+    y: Int[Tensor, " row"]
+    crossfit: CrossFit
+    group: Int[Tensor, " row"]
+    alone: Float[Tensor, "split row class"] | None = None
+    times: Int[Tensor, "split row"] | None = None
+
+    @property
+    def learnt(self) -> Float[Tensor, "split fit row"]:
+        """How often each fit learns from each row."""
+        return self._counted(self.crossfit.learns)
+
+    @property
+    def judged(self) -> Float[Tensor, "split fit row"]:
+        """How often each fit is judged on each row."""
+        return self._counted(self.crossfit.judges)
+
+    def _counted(self, mask: Bool[Tensor, "split fit row"]) -> Float[Tensor, "split fit row"]:
+        counts = mask.float()
+        return counts if self.times is None else counts * self.times[:, None, :]
+
+    def with_labels(self, y: Int[Tensor, " row"]) -> Self:
+        """Return the same rows with other labels."""
+        return replace(self, y=y)
+
+
+@dataclass(frozen=True)
+class Lent:
+    """What one site lends in one round: named tensors with a kind.
+
+    Attributes:
+        site: Who lends.
+        round: The lender's round; it informs, it does not order other sites' heads.
+        kind: ``head``, or ``model`` for rivals that send whole models.
+        width: Input width of the head, so that the receiver can size its transform.
+        tensors: ``[split, ...]`` each; on a node the split axis has length one.
+    """
+
+    site: SiteId
+    round: int
+    kind: LentKind
+    width: int
+    tensors: Params
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A head in use in somebody's mixture, and the own round in which it was last heard."""
+
+    head: Params
+    width: int
+    heard: int
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """Everything a site carries from one round to the next.
+
+    All of it is named tensors and small numbers, so that it can be stored and resumed byte for
+    byte.
+
+    Attributes:
+        site: The site.
+        round: Own rounds played.
+        params: The algorithm's own stacked parameters by part (``body``, ``head``, ...).
+        experts: The newest head of each peer.
+    """
+
+    site: SiteId
+    round: int
+    params: Mapping[str, Params]
+    experts: Mapping[SiteId, Expert] = field(default_factory=dict)

@@ -1,0 +1,71 @@
+"""One module, many sets of parameters: the batched call behind every training function."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dflmoe.types import Params
+
+Stacked = Callable[[Params, Tensor], Tensor]
+"""Logits ``[model, row, class]`` from stacked parameters and inputs ``[model, row, ...]``."""
+
+
+def stacked_call(
+    module: nn.Module, params: Params, x: Float[Tensor, "model row ..."]
+) -> Float[Tensor, "model row ..."]:
+    """Run ``module`` once for each set of parameters, each on its own rows.
+
+    Dense modules run in one batched call. Convolutions run in a loop: batched over parameters they
+    become grouped convolutions, which are many times slower on a CPU.
+
+    Args:
+        module: The architecture; its own parameters are not used.
+        params: Its parameters, each with a leading model axis; empty if it has none.
+        x: Inputs of each model.
+    """
+    if not params:
+        flat: Tensor = module(x.flatten(0, 1))
+        return flat.unflatten(0, x.shape[:2])
+    if any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()):
+        rows = [
+            functional_call(module, {name: p[m] for name, p in params.items()}, (x[m],))
+            for m in range(len(x))
+        ]
+        return torch.stack(rows)
+
+    def call(one: Params, rows: Tensor) -> Tensor:
+        out: Tensor = functional_call(module, one, (rows,))
+        return out
+
+    batched: Tensor = vmap(call, randomness="different")(params, x)
+    return batched
+
+
+def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
+    """Return one draw of the module's own initialisers, repeated for every model.
+
+    Args:
+        module: The architecture; it must not keep buffers.
+        models: Length of the model axis. The fits of a site start alike: they differ in rows only.
+        rng: Chance.
+
+    Raises:
+        ValueError: The module keeps buffers (running statistics), which describe patients and may
+            not travel.
+    """
+    if any(True for _ in module.buffers()):
+        raise ValueError("a module with buffers (BatchNorm?) cannot be lent; use GroupNorm")
+    module = copy.deepcopy(module)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        for part in module.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return {
+        name: p.detach().clone().expand(models, *p.shape) for name, p in module.named_parameters()
+    }

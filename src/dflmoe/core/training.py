@@ -1,0 +1,278 @@
+"""Training with weight decay and early stopping, for many fits at once.
+
+A site's fits (core.site) and the candidates of its weight-decay grid are trained side by side. The
+number of steps and the weight decay are chosen where the out-of-fold loss is lowest, one choice for
+all fits of a split; the last fit, which saw every training row, is taken at that same point. So the
+validation rows come out of the training rows, all rows end up in the lent head, and every arm of a
+comparison gets the same care by being trained by this one function.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dflmoe.core.convex import newton
+from dflmoe.core.site import SiteData
+from dflmoe.core.stacking import Stacked
+from dflmoe.types import Params
+
+MATTERS = 1e-4
+"""An improvement of out-of-fold log-loss below this does not keep training going."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Attributes:
+        weight_decays: Candidates of the L2 penalty on weights (biases go free), chosen out of fold.
+        learning_rate: Of Adam.
+        max_steps: Optimiser steps at most.
+        judge_every: Steps between two looks at the out-of-fold loss.
+        patience: Looks without improvement after which training stops.
+        batch: Rows of one step; ``None`` for all.
+        early_stopping: Keep the best look, rather than the last step.
+        memory: Elements that one batch of inputs may have; more is trained in turns.
+    """
+
+    weight_decays: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+    learning_rate: float = 0.05
+    max_steps: int = 400
+    judge_every: int = 10
+    patience: int = 4
+    batch: int | None = None
+    early_stopping: bool = True
+    memory: int = 2**23
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Trained fits and how they came about.
+
+    Attributes:
+        params: Stacked parameters, ``[model, ...]``.
+        weight_decay: The penalty chosen for the final fit.
+        curve: Out-of-fold log-loss at each look, of that penalty; NaN after it stopped.
+    """
+
+    params: Params
+    weight_decay: Float[Tensor, " split"]
+    curve: Float[Tensor, "split look"]
+
+
+def adam(params: Params, learning_rate: float) -> torch.optim.Adam:
+    """Return the optimiser that everything here is trained with."""
+    return torch.optim.Adam(list(params.values()), lr=learning_rate, foreach=True)
+
+
+def step(optimiser: torch.optim.Adam, params: Params, loss: Float[Tensor, ""]) -> None:
+    """Take one optimiser step down ``loss``.
+
+    Raises:
+        FloatingPointError: The loss is not finite; training must not go on from there.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the training loss is not a finite number")
+    gradients = torch.autograd.grad(loss, list(params.values()))
+    for p, gradient in zip(params.values(), gradients, strict=True):
+        p.grad = gradient
+    optimiser.step()
+
+
+def leaves(params: Params) -> Params:
+    """Return a trainable copy of ``params``."""
+    return {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+
+
+def decay(
+    params: Params, towards: Params | None, strength: Float[Tensor, " model"]
+) -> Float[Tensor, ""]:
+    """Return half the squared distance of all weights from ``towards`` (zero without it).
+
+    Biases and other vectors are not penalised.
+
+    Args:
+        params: Stacked parameters.
+        towards: Where they are pulled to.
+        strength: Penalty of each model.
+    """
+    total = torch.zeros(())
+    for name, p in params.items():
+        if p.dim() > 2:  # noqa: PLR2004 - a matrix and its model axis
+            moved = p if towards is None else p - towards[name]
+            total = total + strength @ moved.flatten(1).square().sum(1)
+    return total / 2
+
+
+def packed(
+    times: Float[Tensor, "model row"],
+) -> tuple[Int[Tensor, "model pick"], Float[Tensor, "model pick"]]:
+    """Return the rows that each model uses and weights that sum to one.
+
+    Models with fewer rows are padded with weight zero.
+
+    Args:
+        times: How often a model uses a row.
+    """
+    used = times > 0
+    order = torch.argsort(used.to(torch.int8), dim=1, descending=True, stable=True)
+    order = order[:, : int(used.sum(1).max())]
+    weight = times.gather(1, order)
+    return order, weight / weight.sum(1, keepdim=True).clamp(min=1)
+
+
+def cross_fit(
+    network: Stacked,
+    start: Params,
+    data: SiteData,
+    plan: Training,
+    rng: torch.Generator,
+    *,
+    towards: Params | None = None,
+    linear: bool = False,
+) -> Fitted:
+    """Train every fit of every split and choose weight decay and steps out of fold.
+
+    Args:
+        network: The stacked network.
+        start: Initial parameters, ``[model, ...]``.
+        data: The site's rows.
+        plan: How to train.
+        rng: Chance (the draw of batches).
+        towards: Parameters that the penalty pulls to, instead of zero.
+        linear: The network is one linear layer, whose optimum is found exactly.
+
+    Raises:
+        FloatingPointError: A loss is not finite.
+    """
+    folds = data.crossfit
+    per_model = int(folds.learns.sum(2).max()) * data.x[0, 0].numel()
+    at_once = max(1, plan.memory // (per_model * folds.fits))
+    jobs = [(s, d) for s in range(folds.splits) for d in range(len(plan.weight_decays))]
+    done = [
+        _fit_jobs(network, start, data, plan, rng, jobs[i : i + at_once], towards, linear)
+        for i in range(0, len(jobs), at_once)
+    ]
+    grid = (folds.splits, len(plan.weight_decays))
+    score = torch.cat([d.score for d in done]).unflatten(0, grid)
+    chosen = score.argmin(1)
+    split, fit = torch.arange(folds.splits)[:, None], torch.arange(folds.fits)[None, :]
+    params = {
+        name: torch.cat([d.params[name] for d in done])
+        .unflatten(0, (*grid, folds.fits))[split, chosen, fit]
+        .flatten(0, 1)
+        for name in start
+    }
+    looks = max(d.curve.shape[1] for d in done)
+    curves = [F.pad(d.curve, (0, looks - d.curve.shape[1]), value=torch.nan) for d in done]
+    final = chosen[:, -1]
+    curve = torch.cat(curves).unflatten(0, grid)[split[:, 0], final]
+    return Fitted(params, torch.tensor(plan.weight_decays)[final], curve)
+
+
+class _Jobs(NamedTuple):
+    """Fits of some (split, weight decay) pairs, each at its best look, and how good that was."""
+
+    params: Params
+    score: Float[Tensor, "job fit"]
+    curve: Float[Tensor, "job look"]
+
+
+def _fit_jobs(
+    network: Stacked,
+    start: Params,
+    data: SiteData,
+    plan: Training,
+    rng: torch.Generator,
+    jobs: list[tuple[int, int]],
+    towards: Params | None,
+    linear: bool,
+) -> _Jobs:
+    """Train all fits of some (split, weight decay) pairs side by side."""
+    folds = data.crossfit
+    split = torch.tensor([s for s, _ in jobs])
+    penalty = torch.tensor([plan.weight_decays[d] for _, d in jobs])
+    strength = penalty.repeat_interleave(folds.fits)
+
+    def pick(stacked: Params) -> Params:
+        return {
+            n: p.unflatten(0, (folds.splits, folds.fits))[split].flatten(0, 1)
+            for n, p in stacked.items()
+        }
+
+    params = leaves(pick(start))
+    pulled = None if towards is None else pick(towards)
+    row, weight = packed(data.learnt[split].flatten(0, 1))
+    judged = data.judged[split][:, :-1]
+    held_row, held_weight = packed(judged.flatten(0, 1))
+    held_share = judged.sum(2) / judged.sum((1, 2))[:, None]
+    held_fit = torch.arange(len(row)).unflatten(0, (len(jobs), folds.fits))[:, :-1].flatten()
+    x, y = data.x[split.repeat_interleave(folds.fits)[:, None], row], data.y[row]
+    held_x = data.x[split.repeat_interleave(folds.folds)[:, None], held_row]
+    held_y = data.y[held_row]
+
+    def look() -> tuple[Float[Tensor, "job fit"], Float[Tensor, " job"]]:
+        """Return what each fit is chosen by, and the out-of-fold loss."""
+        with torch.no_grad():
+            logits = network({n: p[held_fit] for n, p in params.items()}, held_x)
+            losses = (row_loss(logits, held_y) * held_weight).sum(1)
+            losses = losses.unflatten(0, held_share.shape) * held_share
+            total = losses.sum(1)
+            return total[:, None] - F.pad(losses, (0, 1)), total
+
+    if linear:
+        origin = torch.zeros_like(params["weight"]) if pulled is None else pulled["weight"]
+        params["weight"], params["bias"] = newton(x, y, weight, strength, origin)
+        score, total = look()
+        return _Jobs(params, score, total[:, None])
+
+    optimiser = adam(params, plan.learning_rate)
+    best = {n: p.detach().clone() for n, p in params.items()}
+    best_score, total = look()
+    curve = [total]
+    stale = 0
+    for steps in range(1, plan.max_steps + 1):
+        batch = batch_of(x, y, weight, plan.batch, rng)
+        loss = (row_loss(network(params, batch[0]), batch[1]) * batch[2]).sum()
+        step(optimiser, params, loss + decay(params, pulled, strength))
+        if steps % plan.judge_every and steps < plan.max_steps:
+            continue
+        score, total = look()
+        curve.append(total)
+        stale = 0 if (score < best_score - MATTERS).any() else stale + 1
+        taken = score < best_score
+        if not plan.early_stopping:
+            taken = torch.ones_like(taken)
+        best_score = torch.where(taken, score, best_score)
+        for name, p in params.items():
+            keep = taken.view(-1, *[1] * (p.dim() - 1))
+            best[name] = torch.where(keep, p.detach(), best[name])
+        if plan.early_stopping and stale >= plan.patience:
+            break
+    return _Jobs(best, best_score, torch.stack(curve, 1))
+
+
+def batch_of(
+    x: Float[Tensor, "model pick ..."],
+    y: Int[Tensor, "model pick"],
+    weight: Float[Tensor, "model pick"],
+    size: int | None,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all rows, or ``size`` rows of each model drawn with replacement."""
+    if size is None or size >= x.shape[1]:
+        return x, y, weight
+    draw = torch.multinomial(weight, size, replacement=True, generator=rng)
+    model = torch.arange(len(x))[:, None]
+    return x[model, draw], y[model, draw], torch.full(draw.shape, 1 / size)
+
+
+def row_loss(
+    logits: Float[Tensor, "model row class"], y: Int[Tensor, "model row"]
+) -> Float[Tensor, "model row"]:
+    """Return the cross-entropy of each row."""
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)

@@ -1,0 +1,1 @@
+"""Rows in: tables, arrays, the embedded hospitals, and splits by patient."""

@@ -1,0 +1,130 @@
+"""Arrays: an ``.npz`` file with ``x``, ``y`` and ``site``; nothing pickled is ever loaded."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dflmoe.data.study import SiteRows, Study
+from dflmoe.errors import ColumnError, DataFileError, LabelError, PickleError
+
+
+def read_arrays(path: Path) -> Study:
+    """Read ``x`` (``[row, feature]`` or images), ``y`` and ``site``, and ``patient`` if there.
+
+    Images are ``[row, height, width]`` or ``[row, height, width, channel]``; bytes are scaled to
+    0..1. ``site_names`` and ``class_names`` are used where they are there.
+
+    Raises:
+        DataFileError: The file is missing, is not an ``.npz``, or an array has a wrong shape.
+        PickleError: An array holds pickled objects.
+        ColumnError: An array is missing.
+        LabelError: ``y`` is not made of classes.
+    """
+    if not path.is_file():
+        raise DataFileError(f"data file {path} is not there; check the path")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise DataFileError(f"data file {path} holds a single array; save x, y and site")
+            arrays = {name: _array(file, name, path) for name in file.files if name in KNOWN}
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise PickleError(_pickled(path)) from error
+        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    for name in ("x", "y", "site"):
+        if name not in arrays:
+            raise ColumnError(f"data file {path} has no array {name!r}; it needs x, y and site")
+    rows = len(arrays["y"])
+    for name in ("x", "site", "patient"):
+        if name in arrays and len(arrays[name]) != rows:
+            raise DataFileError(
+                f"data file {path}: {name} has {len(arrays[name])} rows and y has {rows}"
+            )
+    return _study(path, arrays)
+
+
+KNOWN = frozenset({"x", "y", "site", "patient", "site_names", "class_names"})
+
+
+def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[np.generic]:
+    try:
+        values: NDArray[np.generic] = file[name]
+    except ValueError as error:
+        raise PickleError(_pickled(path, name)) from error
+    return values
+
+
+def _pickled(path: Path, name: str = "") -> str:
+    where = f"array {name!r} of {path}" if name else f"data file {path}"
+    return f"{where} holds pickled objects, which are never loaded; save plain numbers or text"
+
+
+def _study(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Study:
+    y, classes = _classes(path, arrays)
+    x = arrays["x"]
+    if not np.issubdtype(x.dtype, np.number) or x.ndim < 2 or x.ndim > 4:  # noqa: PLR2004
+        raise DataFileError(
+            f"data file {path}: x must be numbers of shape [row, feature], [row, height, width] or "
+            f"[row, height, width, channel], not {x.dtype} {list(x.shape)}"
+        )
+    table = x.ndim == 2  # noqa: PLR2004 - rows and features
+    numbers = x.astype(np.float32) / (255 if x.dtype == np.uint8 and not table else 1)
+    if not table:
+        numbers = numbers[:, None] if numbers.ndim == 3 else np.moveaxis(numbers, 3, 1)  # noqa: PLR2004
+        if not np.isfinite(numbers).all():
+            raise DataFileError(f"data file {path}: images hold NaN or infinite numbers")
+        numbers = np.ascontiguousarray(2 * numbers - 1)
+    site = arrays["site"].astype(str)
+    if "site_names" in arrays and np.issubdtype(arrays["site"].dtype, np.integer):
+        site = arrays["site_names"].astype(str)[arrays["site"].astype(np.int64)]
+    patient = np.unique(arrays.get("patient", np.arange(len(y))), return_inverse=True)[1]
+    names = list(dict.fromkeys(site.tolist()))
+    missing = np.isnan(numbers)
+    if table and missing.any():
+        flags = missing[:, missing.any(0)].astype(np.float32)
+        own_scale = np.r_[np.ones(numbers.shape[1], bool), np.zeros(flags.shape[1], bool)]
+        numbers = np.concatenate([numbers, flags], axis=1)
+    else:
+        own_scale = np.ones(numbers.shape[1], bool)
+    return Study(
+        title=path.name,
+        task=f"{len(classes)} classes",
+        classes=classes,
+        sites=tuple(
+            SiteRows(
+                name,
+                numbers[site == name],
+                y[site == name],
+                np.unique(patient[site == name], return_inverse=True)[1].astype(np.int64),
+            )
+            for name in names
+        ),
+        kind="table" if table else "image",
+        own_scale=own_scale if table else None,
+        has_patients="patient" in arrays,
+    )
+
+
+def _classes(
+    path: Path, arrays: dict[str, NDArray[np.generic]]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    y = arrays["y"]
+    if y.ndim == 2 and y.shape[1] == 1:  # noqa: PLR2004 - a column of labels
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise LabelError(f"data file {path}: y must have one class a row, not shape {y.shape}")
+    if np.issubdtype(y.dtype, np.floating) and (np.isnan(y) | (y % 1 != 0)).any():
+        raise LabelError(f"data file {path}: y holds NaN or fractions; it must be made of classes")
+    found, codes = np.unique(y, return_inverse=True)
+    if not 2 <= len(found) <= 100:  # noqa: PLR2004
+        raise LabelError(f"data file {path}: y has {len(found)} different values; 2 to 100 are fine")
+    names = tuple(map(str, found))
+    if "class_names" in arrays and np.issubdtype(y.dtype, np.integer):
+        given = arrays["class_names"].astype(str)
+        if int(found.max()) < len(given):
+            names = tuple(str(given[int(k)]) for k in found)
+    return codes.astype(np.int64), names

@@ -1,0 +1,60 @@
+"""What a federation agrees on before it begins: columns, their units and levels.
+
+A schema is the part of a charter that describes a table. With it every site computes the same
+features from the same row, from published constants and never from pooled rows.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from dflmoe.errors import SchemaError
+
+
+class Column(BaseModel, frozen=True, extra="forbid"):
+    """A number with its centre and scale, or a category with its levels."""
+
+    centre: float | None = None
+    scale: Annotated[float, Field(gt=0)] | None = None
+    levels: tuple[str | int | float, ...] | None = None
+    names: tuple[str, ...] | None = None
+    missing: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.levels is None) == (self.centre is None or self.scale is None):
+            raise ValueError("give either centre and scale, or levels")
+        if self.names is not None and len(self.names) != len(self.levels or ()):
+            raise ValueError("give as many names as levels")
+        return self
+
+
+class Schema(BaseModel, frozen=True, extra="forbid"):
+    """The columns of a table and what they are for."""
+
+    title: str
+    task: str
+    site: str
+    label: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    columns: dict[str, Column]
+    patient: str | None = None
+    sex: str | None = None
+    age: str | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check a schema.
+
+        Raises:
+            SchemaError: The file is missing, is not TOML, or breaks a rule above.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise SchemaError(f"schema {path}: {'; '.join(faults)}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SchemaError(f"schema {path} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Scores, intervals and the words that follow from them; pure."""
