@@ -45,6 +45,41 @@ class Outcome:
     curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
 
 
+def alone_outcome(
+    log_probs: Float[Tensor, "split row class"], state: SiteState, data: SiteData
+) -> Outcome:
+    """Return the outcome of a model that borrows nothing."""
+    loss = out_of_fold_loss(log_probs, data)
+    splits = data.crossfit.splits
+    return Outcome(
+        served=log_probs,
+        own=log_probs,
+        mixture=log_probs,
+        used=torch.zeros(splits, dtype=torch.bool),
+        share={state.site: torch.ones(splits)},
+        quarantined={},
+        own_loss=loss,
+        mixture_loss=loss,
+        curve=state.params.get("training", {}).get("curve", torch.empty(splits, 0)),
+    )
+
+
+def out_of_fold_losses(
+    log_probs: Float[Tensor, "split row class"], data: SiteData
+) -> Float[Tensor, "split row"]:
+    """Return the log-loss of each row."""
+    target = data.y[None, :, None].expand(*log_probs.shape[:2], 1)
+    return -log_probs.gather(2, target)[..., 0]
+
+
+def out_of_fold_loss(
+    log_probs: Float[Tensor, "split row class"], data: SiteData
+) -> Float[Tensor, " split"]:
+    """Return the mean log-loss over each split's training rows."""
+    trains = data.crossfit.fold >= 0
+    return (out_of_fold_losses(log_probs, data) * trains).sum(1) / trains.sum(1)
+
+
 class Algorithm(Protocol):
     """Ours and every rival: all state is in ``SiteState``, all chance in ``rng``."""
 

@@ -42,7 +42,7 @@ def fit_shift(
     y: Int[Tensor, " row"],
     weight: Float[Tensor, "model row"],
     *,
-    steps: int = 60,
+    steps: int = 40,
 ) -> Params:
     """Fit the shift of every expert on its own.
 

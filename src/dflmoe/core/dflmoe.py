@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dflmoe.core.algorithm import Outcome
+from dflmoe.core.algorithm import Outcome, out_of_fold_loss, out_of_fold_losses
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import difference, mixture_is_used
 from dflmoe.core.mixing import Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import initial, stacked_call
+from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.types import Params, SiteId, generator
 
@@ -170,21 +170,22 @@ class DFLMoE:
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 
+    def own_log_probs(
+        self, state: SiteState, data: SiteData
+    ) -> Float[Tensor, "split row class"]:
+        """Return what the site's own network says: out of fold on training rows."""
+        features = self._features(state.params["body"], data)
+        with torch.no_grad():
+            logits = stacked_call(self.network.head, state.params["head"], features)
+        return data.crossfit.out_of_fold(F.log_softmax(logits, dim=-1))
+
     def _judged(self, state: SiteState, mixed: Mixed, data: SiteData) -> Outcome:
         """Compare the mixture with the site's own model out of fold and decide which serves."""
         folds = data.crossfit
         trains = folds.fold >= 0
-        own = data.alone
-        if own is None:
-            features = self._features(state.params["body"], data)
-            logits = stacked_call(self.network.head, state.params["head"], features)
-            own = folds.out_of_fold(F.log_softmax(logits, dim=-1))
+        own = self.own_log_probs(state, data) if data.alone is None else data.alone
         mixture = folds.out_of_fold(mixed.log_probs)
-        losses = [
-            F.nll_loss(p.flatten(0, 1), data.y.repeat(folds.splits), reduction="none")
-            for p in (own, mixture)
-        ]
-        own_loss, mixture_loss = (loss.view(trains.shape) for loss in losses)
+        own_loss, mixture_loss = (out_of_fold_losses(p, data) for p in (own, mixture))
         bounds = difference(
             mixture_loss - own_loss, trains, data.group, confidence=self.dials.confidence
         )
@@ -203,18 +204,7 @@ class DFLMoE:
             used=used,
             share={name: share[:, e] for e, name in enumerate(names)},
             quarantined={name: aside[:, e] for e, name in enumerate(names)},
-            own_loss=_mean(own_loss, trains),
-            mixture_loss=_mean(mixture_loss, trains),
+            own_loss=out_of_fold_loss(own, data),
+            mixture_loss=out_of_fold_loss(mixture, data),
             curve=state.params["training"]["curve"],
         )
-
-
-def part_of(params: Params, part: str) -> Params:
-    """Return the parameters whose names start with ``part/``, without it."""
-    return {n.removeprefix(f"{part}/"): p for n, p in params.items() if n.startswith(f"{part}/")}
-
-
-def _mean(
-    loss: Float[Tensor, "split row"], counts: Float[Tensor, "split row"]
-) -> Float[Tensor, " split"]:
-    return (loss * counts).sum(1) / counts.sum(1)

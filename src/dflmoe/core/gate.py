@@ -43,8 +43,10 @@ def gate_scores(
     experts: Sequence[str],
     features: Float[Tensor, "model row feature"],
     tokens: Float[Tensor, "model row expert class"],
-) -> Float[Tensor, "model row expert"]:
+) -> Float[Tensor, "model _ expert"]:
     """Return how well each expert suits each row, before the softmax.
+
+    A static gate says the same of every row, and says it once: its row axis has length one.
 
     Args:
         gate: Parameters as ``uniform_gate`` makes them; their names tell the kind.
@@ -59,7 +61,7 @@ def gate_scores(
     if f"slope/{experts[0]}" in gate:
         slopes = torch.stack([gate[f"slope/{name}"] for name in experts], dim=1)
         scores = scores + torch.einsum("mef,mnf->mne", slopes, features)
-    return scores.expand(tokens.shape[:-1])
+    return scores
 
 
 def gate_log_weights(

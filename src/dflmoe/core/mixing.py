@@ -34,7 +34,7 @@ class Mixed:
 
     Attributes:
         params: Gate and transforms, to go on from in the next round.
-        tokens: Logits of each expert, as they entered the mixture.
+        tokens: What each expert says, as it enters the mixture.
         log_probs: Of the mixture.
         weights: Of each expert.
         available: Experts that took part.
@@ -99,7 +99,8 @@ def fit_mixture(
             )
             for name in names[1:]
         ]
-        return torch.stack([own, *invited], dim=2)
+        said = torch.stack([own, *invited], dim=2)
+        return said if dials.pool == "logits" else F.log_softmax(said, dim=-1)
 
     with torch.no_grad():
         tokens = tokens_of(params, features, own)
@@ -143,7 +144,8 @@ def fit_mixture(
             tokens = tokens_of(params, features, own)
         log_probs, log_weights = mixed(params, tokens, query)
     kept = {name: p.detach() for name, p in params.items()}
-    return Mixed(kept, tokens, log_probs, log_weights.exp(), available)
+    weights = log_weights.exp().expand(tokens.shape[:-1])
+    return Mixed(kept, tokens, log_probs, weights, available)
 
 
 def harmless(

@@ -69,3 +69,8 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     return {
         name: p.detach().clone().expand(models, *p.shape) for name, p in module.named_parameters()
     }
+
+
+def part_of(params: Params, part: str) -> Params:
+    """Return the parameters whose names start with ``part/``, without it."""
+    return {n.removeprefix(f"{part}/"): p for n, p in params.items() if n.startswith(f"{part}/")}

@@ -46,7 +46,7 @@ class Training:
     patience: int = 4
     batch: int | None = None
     early_stopping: bool = True
-    memory: int = 2**23
+    memory: int = 2**21
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def repeated_splits(
         y: Classes.
         patient: Patient of each row.
         folds: Test folds.
-        inner_folds: Folds for decisions; fewer where a class has fewer training rows.
+        inner_folds: Folds for decisions. A class with fewer training rows is missing from some,
+            but from no fit, as long as it has two.
         train_rows: Labelled rows that the site may learn from; ``None`` for all.
         seed: Of this site and repeat.
     """
@@ -54,11 +55,9 @@ def repeated_splits(
     for k in range(folds):
         rows = np.flatnonzero(outer != k)
         drawn.append(rows if train_rows is None else draw_rows(y, rows, train_rows, rng))
-    rarest = min(np.unique(y[rows], return_counts=True)[1].min() for rows in drawn)
-    inner = int(np.clip(rarest, 2, inner_folds))
     fold = np.full((folds, len(y)), -1)
     for k, rows in enumerate(drawn):
-        fold[k, rows] = fold_of(y[rows], patient[rows], inner, rng)
+        fold[k, rows] = fold_of(y[rows], patient[rows], inner_folds, rng)
     test = outer[None, :] == np.arange(folds)[:, None]
     return Splits(CrossFit(torch.from_numpy(fold)), torch.from_numpy(test))
 

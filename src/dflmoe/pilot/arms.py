@@ -1,0 +1,293 @@
+"""Play every arm of one repeat on the same rows with the same care."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dflmoe.baselines.fedavg import FedAvg, averaged
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.baselines.logistic import tuned_logistic
+from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
+from dflmoe.core.controls import Control
+from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.site import CrossFit, Network, SiteData
+from dflmoe.data.splits import Splits, repeated_splits
+from dflmoe.data.study import SiteRows, Study, standardised
+from dflmoe.metrics.clinical import threshold_for_sensitivity
+from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan
+from dflmoe.simulate.faults import Fault
+from dflmoe.simulate.federation import Played, play
+from dflmoe.types import SiteId, generator
+
+CONTROLS: dict[str, Control] = {
+    "random_heads": "random",
+    "shuffled": "shuffled",
+    "self": "self",
+}
+ARMS = ("alone", "federated", *CONTROLS, "fedavg", "pooled")
+FAULTS: tuple[Fault, ...] = ("silent", "tampered", "poisoned")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one arm says of each row of a site when the row is tested.
+
+    Attributes:
+        probs: Probabilities, ``[row, class]``.
+        flagged: Whether the row is called positive at the operating point of its split, which was
+            chosen on rows that the model did not see and that are not tested.
+    """
+
+    probs: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+
+
+@dataclass
+class Repeat:
+    """One repeat: every row of every site tested once by every arm.
+
+    Attributes:
+        split: The split in which each row was tested.
+        tested: By arm, then site.
+        shares: Mean weight of each expert at each site.
+        used: How often the guard let the mixture serve.
+        quarantined: How often a peer's head was set aside.
+        chosen: How often logistic regression was the better model alone.
+        curves: Out-of-fold log-loss while training, by site.
+        average_curve: FedAvg's out-of-fold log-loss by round, by site.
+        rehearsal: What each fault of one peer did, by fault and site (first repeat only).
+        federation: Bytes and times of the federated arm.
+        average: Bytes and times of FedAvg.
+    """
+
+    split: dict[SiteId, NDArray[np.int64]] = field(default_factory=dict)
+    tested: dict[str, dict[SiteId, Tested]] = field(default_factory=dict)
+    shares: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
+    used: dict[SiteId, float] = field(default_factory=dict)
+    quarantined: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
+    chosen: dict[SiteId, float] = field(default_factory=dict)
+    curves: dict[SiteId, list[float]] = field(default_factory=dict)
+    average_curve: dict[SiteId, list[float]] = field(default_factory=dict)
+    rehearsal: dict[Fault, "Rehearsed"] = field(default_factory=dict)
+    federation: Played | None = None
+    average: Played | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A fault of one peer and what the others had of it."""
+
+    culprit: SiteId
+    tested: dict[SiteId, Tested]
+    refused: int
+    quarantined: dict[SiteId, float]
+
+
+Step = Callable[[str], None]
+"""Told what is done, for a progress bar."""
+
+
+def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: Step) -> Repeat:
+    """Play all arms of one repeat.
+
+    Args:
+        study: The sites.
+        options: Folds, seed and the like.
+        plan: Networks, dials and training.
+        number: Of the repeat, from 0.
+        step: Called after each arm.
+    """
+    seed = options.seed
+    splits = {site.name: _splits(site, options, number) for site in study.sites}
+    data = {site.name: _data(study, site, splits[site.name]) for site in study.sites}
+    repeat = Repeat(split={n: s.test.int().argmax(0).numpy() for n, s in splits.items()})
+
+    def keep(arm: str, said: Mapping[SiteId, Float[Tensor, "split row class"]]) -> None:
+        repeat.tested[arm] = {
+            name: tested(said[name], data[name], splits[name], options.sensitivity)
+            for name in said
+        }
+        step(arm)
+
+    classes = len(study.classes)
+    local = {name: LocalOnly(network, plan.training) for name, network in plan.networks.items()}
+    networks = play(local, data, rounds=1, seed=seed, purpose=f"alone/{number}")
+    alone = {}
+    for name, one in data.items():
+        own = networks.outcomes[name][-1]
+        alone[name], share = better(tuned_logistic(one, classes), own.served, one)
+        repeat.chosen[name] = share
+        repeat.curves[name] = _mean_curve(own)
+    data = {name: replace(one, alone=alone[name]) for name, one in data.items()}
+    keep("alone", alone)
+
+    def lend(control: Control, faults: Mapping[SiteId, Fault] | None = None) -> Played:
+        dials = replace(plan.dials, control=control)
+        sites: dict[SiteId, Algorithm] = {
+            name: DFLMoE(network, dials, plan.lending, seed)
+            for name, network in plan.networks.items()
+        }
+        purpose = f"lend/{number}"
+        return play(sites, data, rounds=plan.rounds, seed=seed, purpose=purpose, faults=faults)
+
+    repeat.federation = played = lend("none")
+    keep("federated", served(played))
+    for name, outcomes in played.outcomes.items():
+        last = outcomes[-1]
+        repeat.shares[name] = {peer: float(w.mean()) for peer, w in last.share.items()}
+        repeat.used[name] = float(last.used.float().mean())
+        repeat.quarantined[name] = {
+            peer: float(q.float().mean()) for peer, q in last.quarantined.items()
+        }
+    for arm, control in CONTROLS.items():
+        keep(arm, served(lend(control)))
+
+    if _alike(plan.networks):
+        network = next(iter(plan.networks.values()))
+        averaging: dict[SiteId, Algorithm] = {
+            name: FedAvg(network, plan.averaging, seed) for name in data
+        }
+        repeat.average = played = play(
+            averaging,
+            data,
+            rounds=plan.average_rounds,
+            seed=seed,
+            purpose=f"average/{number}",
+            server=averaged,
+        )
+        keep("fedavg", served(played))
+        repeat.average_curve = {
+            name: [float(o.own_loss.mean()) for o in outcomes]
+            for name, outcomes in played.outcomes.items()
+        }
+        keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, seed, number))
+    if number == 0:
+        culprit = study.sites[0].name
+        for fault in FAULTS:
+            played = lend("none", {culprit: fault})
+            said = served(played)
+            repeat.rehearsal[fault] = Rehearsed(
+                culprit,
+                {
+                    name: tested(said[name], data[name], splits[name], options.sensitivity)
+                    for name in said
+                    if name != culprit
+                },
+                sum(len(r) for r in played.refused.values()),
+                {
+                    name: float(o[-1].quarantined.get(culprit, torch.zeros(1)).float().mean())
+                    for name, o in played.outcomes.items()
+                    if name != culprit
+                },
+            )
+            step(f"rehearsal: {fault}")
+    return repeat
+
+
+def steps_of(options: Options) -> int:
+    """Return how many steps a whole pilot takes."""
+    return options.repeats * len(ARMS) + len(FAULTS)
+
+
+def better(
+    first: Float[Tensor, "split row class"],
+    second: Float[Tensor, "split row class"],
+    data: SiteData,
+) -> tuple[Float[Tensor, "split row class"], float]:
+    """Return in each split the predictions with the lower out-of-fold loss.
+
+    Returns:
+        The predictions, and how often they are the first.
+    """
+    wins = out_of_fold_loss(first, data) <= out_of_fold_loss(second, data)
+    return torch.where(wins[:, None, None], first, second), float(wins.float().mean())
+
+
+def served(played: Played) -> dict[SiteId, Float[Tensor, "split row class"]]:
+    """Return what each site would use after the last round."""
+    return {name: outcomes[-1].served for name, outcomes in played.outcomes.items()}
+
+
+def tested(
+    said: Float[Tensor, "split row class"], data: SiteData, splits: Splits, sensitivity: float
+) -> Tested:
+    """Return what is said of each row in the split that tests it."""
+    probs = said.double().exp().numpy()
+    test = splits.test.numpy()
+    y = data.y.numpy()
+    flagged = np.zeros(len(y), dtype=bool)
+    if probs.shape[2] == 2:  # noqa: PLR2004 - an operating point needs one class to look for
+        for split, rows in enumerate(test):
+            seen = splits.crossfit.fold[split].numpy() >= 0
+            threshold = threshold_for_sensitivity(
+                probs[split, seen, 1], y[seen] == 1, sensitivity
+            )
+            flagged[rows] = probs[split, rows, 1] >= threshold
+    return Tested((probs * test[..., None]).sum(0), flagged)
+
+
+def _splits(site: SiteRows, options: Options, number: int) -> Splits:
+    draw = torch.randint(2**31, (), generator=generator(options.seed, "splits", site.name, number))
+    return repeated_splits(
+        site.y,
+        site.patient,
+        folds=options.folds,
+        inner_folds=INNER_FOLDS,
+        train_rows=options.train_rows,
+        seed=int(draw),
+    )
+
+
+def _data(study: Study, site: SiteRows, splits: Splits) -> SiteData:
+    x = standardised(site.x, study.own_scale, (splits.crossfit.fold >= 0).numpy())
+    return SiteData(
+        x=torch.from_numpy(np.array(x)),
+        y=torch.from_numpy(site.y),
+        crossfit=splits.crossfit,
+        group=torch.from_numpy(site.patient),
+    )
+
+
+def _pooled(
+    data: Mapping[SiteId, SiteData], network: LocalOnly, classes: int, seed: int, number: int
+) -> dict[SiteId, Float[Tensor, "split row class"]]:
+    """Return what a model of all rows together says: the bound that nobody may reach."""
+    offset = torch.tensor([0, *(len(one.y) for one in data.values())]).cumsum(0)
+    together = SiteData(
+        x=torch.cat([one.x for one in data.values()], dim=1),
+        y=torch.cat([one.y for one in data.values()]),
+        crossfit=CrossFit(torch.cat([one.crossfit.fold for one in data.values()], dim=1)),
+        group=torch.cat(
+            [one.group + 10**9 * k for k, one in enumerate(data.values())]
+        ),
+    )
+    played = play(
+        {"all": network}, {"all": together}, rounds=1, seed=seed, purpose=f"pooled/{number}"
+    )
+    said, _ = better(
+        tuned_logistic(together, classes), played.outcomes["all"][-1].served, together
+    )
+    return {
+        name: said[:, start:end]
+        for name, start, end in zip(data, offset[:-1], offset[1:], strict=True)
+    }
+
+
+def _alike(networks: Mapping[SiteId, Network]) -> bool:
+    """Return whether all sites have one network, so that weights can be averaged."""
+    return len({f"{n.body}{n.head}" for n in networks.values()}) == 1
+
+
+def _mean_curve(outcome: Outcome) -> list[float]:
+    return [float(v) for v in torch.nanmean(outcome.curve, dim=0)]
+
+
+def repeats(study: Study, options: Options, plan: Plan, step: Step) -> Iterator[Repeat]:
+    """Play repeat after repeat."""
+    for number in range(options.repeats):
+        yield play_repeat(study, options, plan, number, step)

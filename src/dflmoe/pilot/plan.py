@@ -1,0 +1,165 @@
+"""What a pilot plays, and which dials it turns for which data."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from dflmoe.core.dials import Dials
+from dflmoe.core.site import Network
+from dflmoe.core.training import Training
+from dflmoe.data.study import Study
+from dflmoe.errors import OptionError
+from dflmoe.networks import mlp, plain, small_cnn
+from dflmoe.types import SiteId
+
+Mode = Literal["auto", "paper"]
+
+INNER_FOLDS = 5
+"""Folds that decisions within a training set are cross-fitted on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        folds: Test folds of each repeat.
+        repeats: How often all patients are tested.
+        rounds: Rounds of lending; ``None`` for what the method needs.
+        seed: Of all chance.
+        mode: ``auto`` or the published method.
+        train_rows: Labelled rows that each site may learn from.
+        sensitivity: Of the operating point, chosen out of fold.
+        resamples: Of the patient bootstrap.
+    """
+
+    folds: int = 5
+    repeats: int = 4
+    rounds: int | None = None
+    seed: int = 0
+    mode: Mode = "auto"
+    train_rows: int | None = None
+    sensitivity: float = 0.9
+    resamples: int = 2000
+
+    def checked(self) -> "Options":
+        """Return the options if all make sense.
+
+        Raises:
+            OptionError: One does not.
+        """
+        rules = [
+            (self.folds >= 2, f"--folds is {self.folds}; it takes 2 or more"),  # noqa: PLR2004
+            (self.repeats >= 1, f"--repeats is {self.repeats}; it takes 1 or more"),
+            (
+                self.rounds is None or self.rounds >= 1,
+                f"--rounds is {self.rounds}; it takes 1 or more",
+            ),
+            (
+                self.train_rows is None or self.train_rows >= 2 * INNER_FOLDS,
+                f"--train-rows is {self.train_rows}; it takes {2 * INNER_FOLDS} or more",
+            ),
+            (
+                0 < self.sensitivity <= 1,
+                f"--sensitivity is {self.sensitivity}; it lies above 0 and is at most 1",
+            ),
+        ]
+        for fine, sentence in rules:
+            if not fine:
+                raise OptionError(sentence)
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The networks of all sites, the method's dials, and how everything is trained.
+
+    Attributes:
+        networks: Of each site.
+        dials: Of the federated arm and its controls.
+        training: Of the networks that are trained to convergence, alone, pooled and averaged.
+        lending: Of the federated arm's body and head in each round.
+        averaging: Of the local steps of FedAvg.
+        rounds: Rounds of lending.
+        average_rounds: Rounds that FedAvg gets.
+        why: The choices in words, for the report.
+    """
+
+    networks: dict[SiteId, Network]
+    dials: Dials
+    training: Training
+    lending: Training
+    averaging: Training
+    rounds: int
+    average_rounds: int
+    why: tuple[str, ...] = field(default=())
+
+
+TABLE_NETWORK = Training(
+    weight_decays=(0.1, 0.01, 0.001), learning_rate=0.01, max_steps=300, patience=6
+)
+AVERAGE = Training(weight_decays=(0.3, 0.03, 0.003), learning_rate=0.05, max_steps=10)
+IMAGE_NETWORK = Training(
+    weight_decays=(0.01, 0.001), learning_rate=0.003, max_steps=400, judge_every=20, batch=64
+)
+PAPER_STEPS = Training(
+    weight_decays=(1e-3,),
+    learning_rate=3e-3,
+    max_steps=32,
+    judge_every=32,
+    batch=32,
+    early_stopping=False,
+)
+
+
+def chosen(study: Study, options: Options) -> Plan:
+    """Choose networks, dials and training from what the study and the options say."""
+    table, classes = study.kind == "table", len(study.classes)
+    shape = study.sites[0].x.shape
+    if options.mode == "paper":
+        network = mlp(shape[1], classes) if table else small_cnn(shape[1], classes)
+        return Plan(
+            networks={site.name: network for site in study.sites},
+            dials=Dials.paper(),
+            training=TABLE_NETWORK if table else IMAGE_NETWORK,
+            lending=PAPER_STEPS,
+            rounds=options.rounds or 15,
+            averaging=AVERAGE,
+            average_rounds=30,
+            why=(
+                "Mode paper: private bodies, learned feature space transforms, attention gate over "
+                "logits, no guard, as we read the publication.",
+                "In our trials this exchange carried no knowledge: compare it with its controls.",
+            ),
+        )
+    if table:
+        vouched = study.own_scale is None
+        return Plan(
+            networks={site.name: plain(shape[1], classes) for site in study.sites},
+            dials=replace(Dials(), vouched=vouched),
+            training=Training(),
+            lending=Training(),
+            rounds=options.rounds or 1,
+            averaging=AVERAGE,
+            average_rounds=30,
+            why=(
+                "A table: the body is the standardised features themselves, the head a "
+                "regularised logistic regression, lent once.",
+                "All sites standardise by the same constants, so a head means the same everywhere: "
+                "it is mixed unless there is evidence of harm."
+                if vouched
+                else "Each site standardises by its own rows, so nobody vouches that a head means "
+                "the same everywhere: the mixture is used only on evidence of benefit.",
+            ),
+        )
+    return Plan(
+        networks={site.name: small_cnn(shape[1], classes, common=True) for site in study.sites},
+        dials=Dials(),
+        training=IMAGE_NETWORK,
+        lending=IMAGE_NETWORK,
+        rounds=options.rounds or 1,
+        average_rounds=20,
+        why=(
+            "Images: the first layer is the same at all sites, grown from the federation's seed "
+            "and never trained; the head is the rest of a small convolutional network.",
+        ),
+    )

@@ -1,0 +1,176 @@
+"""Play a federation in this process: one thread a site, in step, over the real wire format."""
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import thread_time
+
+import torch
+
+from dflmoe.core.algorithm import Algorithm, Exchange, Outcome, run_round
+from dflmoe.core.site import Lent, SiteData
+from dflmoe.errors import HeadError, TrainingError
+from dflmoe.simulate.faults import Fault, poisoned, tampered
+from dflmoe.types import SiteId, generator
+from dflmoe.wire.payload import HeadSpec, decode, digest, encode
+
+logger = logging.getLogger(__name__)
+
+Server = Callable[[Sequence[Lent]], Lent]
+"""Answers all sites at once; only rivals have one."""
+
+
+@dataclass
+class Played:
+    """What came of a federation.
+
+    Attributes:
+        outcomes: Of each site, round by round.
+        payload_bytes: Bytes of one site's payload in one round, for a single model.
+        messages: Payloads that one site sends and receives in all rounds.
+        seconds: Compute time of each site, all splits together.
+        refused: Sentences on heads that were not admitted, by receiver.
+    """
+
+    outcomes: dict[SiteId, list[Outcome]]
+    payload_bytes: dict[SiteId, int]
+    messages: int
+    seconds: dict[SiteId, float]
+    refused: dict[SiteId, list[str]] = field(default_factory=dict)
+
+
+class InStep:
+    """An exchange in which everybody waits for everybody: for papers and comparisons.
+
+    Every head goes through the wire format, so what a receiver mixes is what was sent, and a head
+    that does not pass the checks costs the receiver that head and nothing else.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[SiteId],
+        server: Server | None = None,
+        faults: Mapping[SiteId, Fault] | None = None,
+    ) -> None:
+        self._server = server
+        self._faults = dict(faults or {})
+        self._barrier = threading.Barrier(len(sites), action=self._answer)
+        self._desk: dict[SiteId, tuple[Lent, bytes, str]] = {}
+        self._reply: list[Lent] = []
+        self.payload_bytes: dict[SiteId, int] = {}
+        self.refused: dict[SiteId, list[str]] = {site: [] for site in sites}
+
+    def of(self, site: SiteId) -> Exchange:
+        """Return the exchange as one site sees it."""
+
+        def swap(lent: Lent) -> Sequence[Lent]:
+            self._send(site, lent)
+            self._barrier.wait()
+            inbox = self._reply if self._server else self._receive(site)
+            self._barrier.wait()
+            return inbox
+
+        return swap
+
+    def abort(self) -> None:
+        """Let nobody wait any longer."""
+        self._barrier.abort()
+
+    def _send(self, site: SiteId, lent: Lent) -> None:
+        fault = self._faults.get(site)
+        single = {name: p[0] for name, p in lent.tensors.items()}
+        self.payload_bytes[site] = len(encode(single)) if single else 0
+        if fault == "silent":
+            self._desk.pop(site, None)
+            return
+        sent = poisoned(lent) if fault == "poisoned" else lent
+        if self._server:
+            self._desk[site] = (sent, b"", "")
+            return
+        payload = encode(sent.tensors)
+        address = digest(payload)
+        self._desk[site] = (sent, tampered(payload) if fault == "tampered" else payload, address)
+
+    def _receive(self, site: SiteId) -> list[Lent]:
+        inbox = []
+        for peer, (lent, payload, address) in sorted(self._desk.items()):
+            if peer == site or not lent.tensors:
+                continue
+            spec = HeadSpec({name: tuple(p.shape) for name, p in lent.tensors.items()})
+            try:
+                tensors = decode(payload, address, spec, peer)
+            except HeadError as error:
+                logger.warning("%s refused a head: %s", site, error)
+                self.refused[site].append(str(error))
+                continue
+            inbox.append(Lent(peer, lent.round, lent.kind, lent.width, tensors))
+        return inbox
+
+    def _answer(self) -> None:
+        if self._server:
+            self._reply = [self._server([lent for _, (lent, _, _) in sorted(self._desk.items())])]
+
+
+def play(
+    algorithms: Mapping[SiteId, Algorithm],
+    data: Mapping[SiteId, SiteData],
+    *,
+    rounds: int,
+    seed: int,
+    purpose: str,
+    server: Server | None = None,
+    faults: Mapping[SiteId, Fault] | None = None,
+) -> Played:
+    """Play ``rounds`` rounds of a federation and return every outcome.
+
+    Args:
+        algorithms: Of each site.
+        data: Of each site; all with as many splits.
+        rounds: How many.
+        seed: Of all chance.
+        purpose: What is played; arms with the same purpose see the same chance.
+        server: For rivals that need one.
+        faults: Peers that misbehave.
+
+    Raises:
+        TrainingError: A loss is not finite.
+    """
+    exchange = InStep(list(algorithms), server, faults)
+    # Threads must not share modules: a functional call swaps a module's parameters for a moment.
+    algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
+    outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
+    seconds: dict[SiteId, float] = {}
+
+    def live(site: SiteId) -> None:
+        began = thread_time()
+        algorithm, swap = algorithms[site], exchange.of(site)
+        try:
+            rng = generator(seed, purpose, site, "init")
+            state = algorithm.init(site, data[site], rng)
+            for number in range(rounds):
+                rng = generator(seed, purpose, site, number)
+                state, outcome = run_round(algorithm, state, swap, data[site], rng)
+                outcomes[site].append(outcome)
+        except FloatingPointError as error:
+            exchange.abort()
+            raise TrainingError(
+                f"site {site!r}: {error}; check its data for extreme values"
+            ) from error
+        except BaseException:
+            exchange.abort()
+            raise
+        seconds[site] = thread_time() - began
+
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(len(algorithms)) as pool:
+        tasks = [pool.submit(live, site) for site in algorithms]
+        errors = [task.exception() for task in tasks]
+    for error in sorted(
+        filter(None, errors), key=lambda e: isinstance(e, threading.BrokenBarrierError)
+    ):
+        raise error
+    peers = 1 if server else len(algorithms) - 1
+    return Played(outcomes, exchange.payload_bytes, 2 * peers * rounds, seconds, exchange.refused)

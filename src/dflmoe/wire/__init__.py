@@ -1,0 +1,1 @@
+"""Heads to bytes and back: safetensors, checked before they are believed; pure."""
