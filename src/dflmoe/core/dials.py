@@ -42,7 +42,7 @@ class Dials:
     align: Literal["paper", "shared"] = "shared"
     body: Literal["private", "seeded"] = "seeded"
     gate: GateKind = "static"
-    pool: Pool = "log"
+    pool: Pool = "linear"
     restart: Literal["own", "consensus"] = "own"
     control: Control = "none"
     guard: bool = True

@@ -1,6 +1,6 @@
 """Play every arm of one repeat on the same rows with the same care."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -92,8 +92,15 @@ Step = Callable[[str], None]
 """Told what is done, for a progress bar."""
 
 
-def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: Step) -> Repeat:
-    """Play all arms of one repeat.
+def play_repeat(
+    study: Study,
+    options: Options,
+    plan: Plan,
+    number: int,
+    step: Step,
+    arms: Collection[str] = ARMS,
+) -> Repeat:
+    """Play the arms of one repeat.
 
     Args:
         study: The sites.
@@ -101,6 +108,7 @@ def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: S
         plan: Networks, dials and training.
         number: Of the repeat, from 0.
         step: Called after each arm.
+        arms: What to play beside ``alone`` and ``federated``; the rehearsal is part of the whole.
     """
     seed = options.seed
     splits = {site.name: _splits(site, options, number) for site in study.sites}
@@ -145,10 +153,12 @@ def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: S
             peer: float(q.float().mean()) for peer, q in last.quarantined.items()
         }
     for arm, control in CONTROLS.items():
-        keep(arm, served(lend(control)))
+        if arm in arms:
+            keep(arm, served(lend(control)))
 
-    if _alike(plan.networks):
-        network = next(iter(plan.networks.values()))
+    network = next(iter(plan.networks.values()))
+    alike = _alike(plan.networks)
+    if alike and "fedavg" in arms:
         averaging: dict[SiteId, Algorithm] = {
             name: FedAvg(network, plan.averaging, seed) for name in data
         }
@@ -165,8 +175,9 @@ def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: S
             name: [float(o.own_loss.mean()) for o in outcomes]
             for name, outcomes in played.outcomes.items()
         }
+    if alike and "pooled" in arms:
         keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, seed, number))
-    if number == 0:
+    if number == 0 and set(arms) == set(ARMS):
         culprit = study.sites[0].name
         for fault in FAULTS:
             played = lend("none", {culprit: fault})
@@ -187,11 +198,6 @@ def play_repeat(study: Study, options: Options, plan: Plan, number: int, step: S
             )
             step(f"rehearsal: {fault}")
     return repeat
-
-
-def steps_of(options: Options) -> int:
-    """Return how many steps a whole pilot takes."""
-    return options.repeats * len(ARMS) + len(FAULTS)
 
 
 def better(
@@ -285,9 +291,3 @@ def _alike(networks: Mapping[SiteId, Network]) -> bool:
 
 def _mean_curve(outcome: Outcome) -> list[float]:
     return [float(v) for v in torch.nanmean(outcome.curve, dim=0)]
-
-
-def repeats(study: Study, options: Options, plan: Plan, step: Step) -> Iterator[Repeat]:
-    """Play repeat after repeat."""
-    for number in range(options.repeats):
-        yield play_repeat(study, options, plan, number, step)

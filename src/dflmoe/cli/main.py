@@ -1,0 +1,62 @@
+"""The command line: an expected error is one sentence and an exit code, never a traceback."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from click import ClickException
+from rich.console import Console
+
+from dflmoe.cli.pilot import pilot
+from dflmoe.errors import DflmoeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated learning without a server: hospitals lend each other light heads.",
+)
+app.command()(pilot)
+
+
+def show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own way
+    """Print the version and stop."""
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - not needed to start
+
+        typer.echo(version("dflmoe"))
+        raise typer.Exit
+
+
+@app.callback()
+def base(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Federated learning without a server: hospitals lend each other light heads."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        status = app(standalone_mode=False)
+    except DflmoeError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False
+        )
+        sys.exit(error.exit_code)
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
+
+

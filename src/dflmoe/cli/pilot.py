@@ -1,0 +1,226 @@
+"""``dflmoe pilot``: from a file with a site column to a report."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dflmoe.data.arrays import read_arrays
+from dflmoe.data.schema import Schema
+from dflmoe.data.study import Study
+from dflmoe.errors import DataFileError, MissingExtraError, OptionError
+from dflmoe.pilot.plan import Mode, Options
+from dflmoe.pilot.result import Prices
+from dflmoe.pilot.run import run, steps_of
+from dflmoe.report.render import writable, write
+from dflmoe.report.schema import Report, Value
+
+INTERRUPTED = 130
+
+
+def pilot(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="CSV, Parquet or .npz; without it, four embedded hospitals."),
+    ] = None,
+    site_column: Annotated[str, typer.Option(help="Column that names the site.")] = "site",
+    label: Annotated[str, typer.Option(help="Column to predict.")] = "label",
+    patient_column: Annotated[
+        str | None, typer.Option(help="Column that names the patient; never divided.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="TOML file with agreed columns, units and levels.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out; may be repeated.")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Site to leave out; may be repeated.")
+    ] = None,
+    train_rows: Annotated[
+        int | None, typer.Option(help="Labelled rows that each site may learn from.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Test folds.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How often all patients are tested.")] = 4,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of lending.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    mode: Annotated[str, typer.Option(help="auto, or paper for the published method.")] = "auto",
+    sensitivity: Annotated[float, typer.Option(help="Of the operating point.")] = 0.9,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also with 20, 40, 80 and 160 labelled rows.")
+    ] = False,
+    value_per_decision: Annotated[
+        float | None, typer.Option(help="What one more right decision is worth to you.")
+    ] = None,
+    decisions_per_year: Annotated[
+        int | None, typer.Option(help="Decisions of one site and year.")
+    ] = None,
+    operator_hours: Annotated[float, typer.Option(help="Of one site and year.")] = 24.0,
+    operator_rate: Annotated[float, typer.Option(help="Of one operator hour.")] = 60.0,
+    currency: Annotated[str, typer.Option(help="Of all sums.")] = "EUR",
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/pilot"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Tell every site what it has alone, what it has with borrowed heads, and whether that is real.
+
+    Example: dflmoe pilot cohort.csv --site-column hospital --label died --patient-column id
+    """
+    if mode not in ("auto", "paper"):
+        raise OptionError(f"--mode is {mode!r}; it is auto or paper")
+    chosen_mode: Mode = "paper" if mode == "paper" else "auto"
+    options = Options(
+        folds=folds,
+        repeats=repeats,
+        rounds=rounds,
+        seed=seed,
+        mode=chosen_mode,
+        train_rows=train_rows,
+        sensitivity=sensitivity,
+    ).checked()
+    if (value_per_decision is None) != (decisions_per_year is None):
+        raise OptionError("--value-per-decision and --decisions-per-year go together; give both")
+    prices = Prices(
+        currency=currency,
+        operator_hours=operator_hours,
+        operator_rate=operator_rate,
+        per_decision=value_per_decision,
+        decisions=decisions_per_year,
+    )
+    study = _read(data, site_column, label, patient_column, schema, tuple(drop or ()))
+    study = study.without(tuple(leave_out or ())).checked()
+    writable(out)
+    console = Console(stderr=True, highlight=False)
+    report = _play(study, options, prices, console, curve=curve)
+    if report is None:
+        console.print("Stopped before the first repeat was done; no report was written.")
+        raise typer.Exit(INTERRUPTED)
+    page = out / "report.html"
+    write(report, page)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+    else:
+        Console(highlight=False).print(_table(report))
+        typer.echo(f"{_sentence(report)}\nReport: {page}")
+    if report.partial:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _read(
+    data: Path | None,
+    site: str,
+    label: str,
+    patient: str | None,
+    schema: Path | None,
+    drop: tuple[str, ...],
+) -> Study:
+    if data is not None and data.suffix.lower() == ".npz":
+        return read_arrays(data)
+    try:
+        from dflmoe.data import tables  # noqa: PLC0415 - needs the extra
+    except ImportError as error:
+        raise MissingExtraError(
+            f"tables need {error.name}; install it with: pip install 'dflmoe[pilot]'"
+        ) from error
+    if data is None:
+        return tables.embedded_study()
+    if data.suffix.lower() not in {".csv", ".parquet", ".pq"}:
+        raise DataFileError(
+            f"data file {data} is of an unknown kind; give a .csv, .parquet or .npz file"
+        )
+    if schema is not None:
+        return tables.read_with_schema(data, Schema.load(schema))
+    return tables.read_table(data, tables.Roles(site, label, patient, drop))
+
+
+def _play(
+    study: Study, options: Options, prices: Prices, console: Console, *, curve: bool
+) -> Report | None:
+    """Play with a progress bar; the first Ctrl-C ends the repeat, what is done is reported."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    for warning in study.warnings:
+        console.print(f"note: {warning}")
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with bar:
+            task = bar.add_task("pilot", total=steps_of(options, curve=curve))
+            return run(
+                study,
+                options,
+                prices=prices,
+                curve=curve,
+                step=lambda name: bar.update(task, advance=1, description=name),
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _table(report: Report) -> Table:
+    """Return the table that ends a pilot."""
+    table = Table(title=f"{report.title}: {report.metric}, 95 % intervals over patients")
+    for name in ("site", "rows", "alone", "borrowed", "gain", "over best control", "verdict"):
+        table.add_column(name, justify="left" if name in {"site", "verdict"} else "right")
+    for site in [*report.sites, report.mean]:
+        table.add_row(
+            site.name,
+            str(site.rows),
+            _plain(site.arms["alone"]),
+            _plain(site.arms["federated"]),
+            _signed(site.gain),
+            _signed(site.control_gain),
+            site.verdict,
+            end_section=site is report.sites[-1],
+        )
+    return table
+
+
+def _sentence(report: Report) -> str:
+    """Return the outcome in one sentence."""
+    share = report.pooled_share
+    text = f"Mean gain {_signed(report.mean.gain)}"
+    if share is not None:
+        text += f", {share:.0%} of what pooling all patients would gain"
+    text += f"; {report.cost.payload_bytes_per_head} bytes a head."
+    if report.partial:
+        text += f" Partial: {report.repeats_done} of {report.repeats} repeats."
+    return text
+
+
+def _plain(value: Value | None) -> str:
+    return "–" if value is None else f"{value.value:.3f}"
+
+
+def _signed(value: Value | None) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.value:+.3f}"
+    if value.low is not None and value.high is not None:
+        text += f" [{value.low:+.3f}, {value.high:+.3f}]"
+    return text
