@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from dflmoe.core.site import SiteData
 
-GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates of the inverse penalty C, chosen by out-of-fold log-loss."""
 
 MAX_SIDE = 16
@@ -76,7 +77,9 @@ def _path(
         return [int(y[0])] * len(grid)
     models: list[LogisticRegression | int] = []
     solver = "newton-cholesky" if x.shape[1] <= NARROW else "lbfgs"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), config_context(
+        assume_finite=True, skip_parameter_validation=True
+    ):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties, never chosen
         models.extend(LogisticRegression(C=c, solver=solver, max_iter=200).fit(x, y) for c in grid)
     return models

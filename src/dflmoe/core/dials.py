@@ -49,9 +49,9 @@ class Dials:
     vouched: bool = True
     calibrate: bool = True
     out_of_fold_gate: bool = True
-    gate_sd: float = 0.3
+    gate_sd: float = 0.5
     cap: float = 0.5
-    mixture_steps: int = 60
+    mixture_steps: int = 50
     mixture_rate: float = 0.05
     batch: int | None = None
     max_age: int = 5

@@ -124,7 +124,7 @@ def chosen(study: Study, options: Options) -> Plan:
             lending=PAPER_STEPS,
             rounds=options.rounds or 15,
             averaging=AVERAGE,
-            average_rounds=30,
+            average_rounds=15,
             why=(
                 "Mode paper: private bodies, learned feature space transforms, attention gate over "
                 "logits, no guard, as we read the publication.",
@@ -140,7 +140,7 @@ def chosen(study: Study, options: Options) -> Plan:
             lending=Training(),
             rounds=options.rounds or 1,
             averaging=AVERAGE,
-            average_rounds=30,
+            average_rounds=15,
             why=(
                 "A table: the body is the standardised features themselves, the head a "
                 "regularised logistic regression, lent once.",
@@ -157,7 +157,7 @@ def chosen(study: Study, options: Options) -> Plan:
         training=IMAGE_NETWORK,
         lending=IMAGE_NETWORK,
         rounds=options.rounds or 1,
-        average_rounds=20,
+        average_rounds=15,
         why=(
             "Images: the first layer is the same at all sites, grown from the federation's seed "
             "and never trained; the head is the rest of a small convolutional network.",
