@@ -34,7 +34,21 @@ CODES = {
     "thal": {"normal": "3", "fixed defect": "6", "reversable defect": "7"},
 }
 NAMES = {"thalch": "thalach"}
-COLUMNS = "age sex cp trestbps chol fbs restecg thalch exang oldpeak slope ca thal".split()
+COLUMNS = [
+    "age",
+    "sex",
+    "cp",
+    "trestbps",
+    "chol",
+    "fbs",
+    "restecg",
+    "thalch",
+    "exang",
+    "oldpeak",
+    "slope",
+    "ca",
+    "thal",
+]
 NEVER_ZERO = {"chol", "trestbps"}
 
 

@@ -38,7 +38,7 @@ class FedAvg:
     training: Training
     seed: int = 0
 
-    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:  # noqa: ARG002
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
         rng = generator(self.seed, "body")
         models = self._models(data)

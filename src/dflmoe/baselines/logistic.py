@@ -77,8 +77,9 @@ def _path(
         return [int(y[0])] * len(grid)
     models: list[LogisticRegression | int] = []
     solver = "newton-cholesky" if x.shape[1] <= NARROW else "lbfgs"
-    with warnings.catch_warnings(), config_context(
-        assume_finite=True, skip_parameter_validation=True
+    with (
+        warnings.catch_warnings(),
+        config_context(assume_finite=True, skip_parameter_validation=True),
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest penalties, never chosen
         models.extend(LogisticRegression(C=c, solver=solver, max_iter=200).fit(x, y) for c in grid)

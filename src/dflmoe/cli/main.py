@@ -20,7 +20,7 @@ app = typer.Typer(
 app.command()(pilot)
 
 
-def show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own way
+def show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 - not needed to start
@@ -58,5 +58,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -22,8 +22,8 @@ from dflmoe.data.arrays import read_arrays
 from dflmoe.data.schema import Schema
 from dflmoe.data.study import Study
 from dflmoe.errors import DataFileError, MissingExtraError, OptionError
+from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.plan import Mode, Options
-from dflmoe.pilot.result import Prices
 from dflmoe.pilot.run import run, steps_of
 from dflmoe.report.render import writable, write
 from dflmoe.report.schema import Report, Value
@@ -36,6 +36,7 @@ def pilot(
         Path | None,
         typer.Argument(help="CSV, Parquet or .npz; without it, four embedded hospitals."),
     ] = None,
+    *,
     site_column: Annotated[str, typer.Option(help="Column that names the site.")] = "site",
     label: Annotated[str, typer.Option(help="Column to predict.")] = "label",
     patient_column: Annotated[
@@ -101,7 +102,14 @@ def pilot(
         per_decision=value_per_decision,
         decisions=decisions_per_year,
     )
-    study = _read(data, site_column, label, patient_column, schema, tuple(drop or ()))
+    study = _read(
+        data,
+        site=site_column,
+        label=label,
+        patient=patient_column,
+        schema=schema,
+        drop=tuple(drop or ()),
+    )
     study = study.without(tuple(leave_out or ())).checked()
     writable(out)
     console = Console(stderr=True, highlight=False)
@@ -122,6 +130,7 @@ def pilot(
 
 def _read(
     data: Path | None,
+    *,
     site: str,
     label: str,
     patient: str | None,
@@ -214,12 +223,12 @@ def _sentence(report: Report) -> str:
 
 
 def _plain(value: Value | None) -> str:
-    return "–" if value is None else f"{value.value:.3f}"
+    return "-" if value is None else f"{value.value:.3f}"
 
 
 def _signed(value: Value | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     text = f"{value.value:+.3f}"
     if value.low is not None and value.high is not None:
         text += f" [{value.low:+.3f}, {value.high:+.3f}]"

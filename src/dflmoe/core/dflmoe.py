@@ -17,7 +17,7 @@ from dflmoe.core.algorithm import Outcome, out_of_fold_loss, out_of_fold_losses
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import difference, mixture_is_used
-from dflmoe.core.mixing import Mixed, fit_mixture
+from dflmoe.core.mixing import Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.training import Fitted, Training, cross_fit
@@ -76,18 +76,18 @@ class DFLMoE:
             heads = {
                 site: self._trained(start, bootstrap(data, rng), rng)["head"] for site in heads
             }
+        own = self._at_home(state, heads, data, rng)
         mixed = fit_mixture(
             self.network,
             self.dials,
+            Invited(own, heads, {site: e.width for site, e in experts.items()}),
             self._features(state.params["body"], data),
-            self._at_home(state, heads, data, rng),
-            heads,
-            {site: e.width for site, e in experts.items()},
-            state.params["mixture"],
-            data,
-            rng,
+            body=state.params["body"],
+            previous=state.params["mixture"],
+            data=data,
+            rng=rng,
         )
-        params = {**state.params, "mixture": mixed.params}
+        params = {**state.params, "body": mixed.body, "mixture": mixed.params}
         state = replace(state, params=params, experts=experts)
         return state, self._judged(state, mixed, data)
 
@@ -132,9 +132,7 @@ class DFLMoE:
         features = stacked_call(self.network.body, part_of(params, "body"), x)
         return stacked_call(self.network.head, part_of(params, "head"), features)
 
-    def _features(
-        self, body: Params, data: SiteData
-    ) -> Float[Tensor, "model row feature ..."]:
+    def _features(self, body: Params, data: SiteData) -> Float[Tensor, "model row feature ..."]:
         """Return the features of all rows for every fit; computed once if all fits agree."""
         with torch.no_grad():
             if self.network.common:
@@ -161,7 +159,9 @@ class DFLMoE:
         own = state.params["head"]
         if self.dials.restart == "own" or not heads:
             return own
-        mean = {n: torch.stack([p, *(h[n] for h in heads.values())]).mean(0) for n, p in own.items()}
+        mean = {
+            n: torch.stack([p, *(h[n] for h in heads.values())]).mean(0) for n, p in own.items()
+        }
         return self._head_trained(state.params["body"], mean, data, rng, towards=mean).params
 
     def _newest(self, state: SiteState, inbox: Sequence[Lent]) -> dict[SiteId, Expert]:
@@ -170,9 +170,7 @@ class DFLMoE:
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 
-    def own_log_probs(
-        self, state: SiteState, data: SiteData
-    ) -> Float[Tensor, "split row class"]:
+    def own_log_probs(self, state: SiteState, data: SiteData) -> Float[Tensor, "split row class"]:
         """Return what the site's own network says: out of fold on training rows."""
         features = self._features(state.params["body"], data)
         with torch.no_grad():

@@ -32,6 +32,8 @@ class Dials:
         mixture_steps: Optimiser steps of gate and transforms in each round.
         mixture_rate: Their learning rate.
         batch: Rows of such a step; ``None`` for all.
+        move_body: Let a body that learns go on learning while the mixture is fitted; the
+            publication leaves this open.
         max_age: Own rounds after which an unheard expert is dropped.
         confidence: One-sided confidence of the guard.
         quarantine_confidence: One-sided confidence at which a single head is set aside.
@@ -54,6 +56,7 @@ class Dials:
     mixture_steps: int = 50
     mixture_rate: float = 0.05
     batch: int | None = None
+    move_body: bool = False
     max_age: int = 5
     confidence: float = 0.8
     quarantine_confidence: float = 0.95

@@ -13,6 +13,7 @@ All parameters start at zero, where all three weigh experts equally, and are pen
 They are named after the expert, so that the order of peers means nothing.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -56,7 +57,8 @@ def gate_scores(
     """
     if "query" in gate:
         query = torch.einsum("mcf,mnf->mnc", gate["query"], features)
-        return torch.einsum("mnc,mnec->mne", query, tokens) / tokens.shape[-1] ** 0.5
+        match: Tensor = torch.einsum("mnc,mnec->mne", query, tokens)
+        return match / math.sqrt(tokens.shape[-1])
     scores = torch.stack([gate[f"bias/{name}"] for name in experts], dim=1)[:, None, :]
     if f"slope/{experts[0]}" in gate:
         slopes = torch.stack([gate[f"slope/{name}"] for name in experts], dim=1)

@@ -1,4 +1,4 @@
-"""Learning a personal mixture: calibration, gate and transforms, on frozen borrowed heads."""
+"""Learning a personal mixture: gate, transforms and shift, on frozen borrowed heads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,18 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dflmoe.core.calibration import (
-    shifted,
-    shift_pull,
-    fit_shift,
-    unshifted,
-)
+from dflmoe.core.calibration import fit_shift, shift_pull, shifted, unshifted
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
 from dflmoe.core.guard import difference
 from dflmoe.core.mixture import mix
 from dflmoe.core.site import Network, SiteData
-from dflmoe.core.stacking import stacked_call
+from dflmoe.core.stacking import part_of, stacked_call
 from dflmoe.core.training import adam, batch_of, leaves, step
 from dflmoe.core.transform import identity_maps, transformed
 from dflmoe.types import Params, SiteId
@@ -29,31 +24,126 @@ OWN = "own"
 
 
 @dataclass(frozen=True)
+class Invited:
+    """The heads that a site mixes with its own, frozen.
+
+    Attributes:
+        own: The own head of every fit.
+        heads: The borrowed heads of every fit.
+        widths: Input width of each borrowed head.
+    """
+
+    own: Params
+    heads: Mapping[SiteId, Params]
+    widths: Mapping[SiteId, int]
+
+    @property
+    def names(self) -> list[str]:
+        """The experts in the order of their tokens, whatever order they arrived in."""
+        return [OWN, *sorted(self.heads)]
+
+
+@dataclass(frozen=True)
 class Mixed:
     """A fitted mixture and what it predicts for every row.
 
     Attributes:
-        params: Gate and transforms, to go on from in the next round.
-        tokens: What each expert says, as it enters the mixture.
+        params: Gate, transforms and shift, to go on from in the next round.
+        body: The body, moved if the dials say so.
         log_probs: Of the mixture.
         weights: Of each expert.
         available: Experts that took part.
     """
 
     params: Params
-    tokens: Float[Tensor, "model row expert class"]
+    body: Params
     log_probs: Float[Tensor, "model row class"]
     weights: Float[Tensor, "model row expert"]
     available: Bool[Tensor, "model expert"]
 
 
+@dataclass(frozen=True)
+class _View:
+    """Some rows as a mixture sees them."""
+
+    x: Float[Tensor, "model row ..."]
+    features: Float[Tensor, "model row feature ..."]
+    own: Float[Tensor, "model row class"]
+    tokens: Float[Tensor, "model row expert class"]
+
+
+@dataclass(frozen=True)
+class _Mixer:
+    """The forward pass of the mixture of all fits."""
+
+    network: Network
+    dials: Dials
+    invited: Invited
+    available: Bool[Tensor, "model expert"]
+
+    def start(self, previous: Params, body: Params) -> Params:
+        """Return parameters to go on from; newcomers start uniform and as identity."""
+        models, network = len(self.available), self.network
+        fresh = uniform_gate(
+            self.dials.gate, self.invited.names, models, network.width, network.classes
+        )
+        if self.dials.align == "paper":
+            widths = dict(sorted(self.invited.widths.items()))
+            fresh |= identity_maps(widths, models, network.width)
+        if self.dials.calibrate:
+            fresh |= unshifted(models, 1, network.classes)
+        started = {name: previous.get(name, p) for name, p in fresh.items()}
+        return started | ({f"body/{n}": p for n, p in body.items()} if self.moves else {})
+
+    @property
+    def moves(self) -> bool:
+        """Whether the body moves while the mixture is fitted."""
+        return self.dials.move_body and not self.network.common
+
+    def tokens(
+        self, params: Params, features: Tensor, own: Tensor
+    ) -> Float[Tensor, "model row expert class"]:
+        """Return what every expert says, own head first."""
+        said = [own]
+        for name in self.invited.names[1:]:
+            seen = features
+            if self.dials.align == "paper":
+                seen = transformed(params, name, features)
+            said.append(stacked_call(self.network.head, self.invited.heads[name], seen))
+        tokens = torch.stack(said, dim=2)
+        return tokens if self.dials.pool == "logits" else F.log_softmax(tokens, dim=-1)
+
+    def __call__(self, params: Params, view: _View) -> tuple[Tensor, Tensor]:
+        """Return log probabilities and log weights for the rows of a view."""
+        features, own, tokens = view.features, view.own, view.tokens
+        if self.moves:
+            features = stacked_call(self.network.body, part_of(params, "body"), view.x)
+            own = stacked_call(self.network.head, self.invited.own, features)
+        if self.moves or self.dials.align == "paper":
+            tokens = self.tokens(params, features, own)
+        query = features if features.dim() <= 3 else features.flatten(3).mean(-1)  # noqa: PLR2004
+        scores = gate_scores(params, self.invited.names, query, tokens)
+        log_weights = gate_log_weights(scores, self.available, self.dials.cap)
+        log_probs = mix(tokens, log_weights, self.dials.pool)
+        if self.dials.calibrate:
+            log_probs = shifted(params, log_probs[:, :, None])[:, :, 0]
+        return log_probs, log_weights
+
+    def pull(self, params: Params, count: Float[Tensor, " model"]) -> Float[Tensor, ""]:
+        """Return the prior's share of the loss: the fewer rows, the closer to uniform."""
+        pull = gate_pull(params, self.dials.gate_sd)
+        if self.dials.calibrate:
+            pull = pull + shift_pull(params)
+        return (pull / count).sum()
+
+
 def fit_mixture(
     network: Network,
     dials: Dials,
+    invited: Invited,
     features: Float[Tensor, "model row feature ..."],
-    own_head: Params,
-    heads: Mapping[SiteId, Params],
-    widths: Mapping[SiteId, int],
+    *,
+    body: Params,
     previous: Params,
     data: SiteData,
     rng: torch.Generator,
@@ -63,89 +153,67 @@ def fit_mixture(
     Args:
         network: The site's network.
         dials: The method's dials.
+        invited: The heads to mix.
         features: Of all rows.
-        own_head: The own head of every fit.
-        heads: The invited heads of every fit, frozen.
-        widths: Input width of each invited head.
-        previous: Gate and transforms of the last round; newcomers start uniform and as identity.
+        body: What made them.
+        previous: Gate, transforms and shift of the last round.
         data: The site's rows.
         rng: Chance.
     """
     folds = data.crossfit
     models = folds.splits * folds.fits
-    names = [OWN, *sorted(heads)]
     learnt = data.learnt.flatten(0, 1)
-    weight = learnt / learnt.sum(1, keepdim=True)
+    count = learnt.sum(1)
+    weight = learnt / count[:, None]
+    every = torch.ones(models, len(invited.names), dtype=torch.bool)
+    mixer = _Mixer(network, dials, invited, every)
+    params = mixer.start(previous, body)
     with torch.no_grad():
-        own = stacked_call(network.head, own_head, features)
+        own = stacked_call(network.head, invited.own, features)
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
-    query = features if features.dim() <= 3 else features.flatten(3).mean(-1)  # noqa: PLR2004
-
-    fresh = uniform_gate(dials.gate, names, models, network.width, network.classes)
-    if dials.align == "paper":
-        fresh |= identity_maps(dict(sorted(widths.items())), models, network.width)
-    params = {name: previous.get(name, p) for name, p in fresh.items()}
-
-    def tokens_of(
-        params: Params, features: Tensor, own: Tensor
-    ) -> Float[Tensor, "model row expert class"]:
-        learned = dials.align == "paper"
-        invited = [
-            stacked_call(
-                network.head,
-                heads[name],
-                transformed(params, name, features) if learned else features,
-            )
-            for name in names[1:]
-        ]
-        said = torch.stack([own, *invited], dim=2)
-        return said if dials.pool == "logits" else F.log_softmax(said, dim=-1)
-
-    with torch.no_grad():
-        tokens = tokens_of(params, features, own)
-    available = torch.ones(models, len(names), dtype=torch.bool)
-    if dials.guard and heads:
-        judged = learnt.unflatten(0, (folds.splits, folds.fits))[:, -1].sum(1)
-        enough = (judged >= dials.quarantine_rows).repeat_interleave(folds.fits)
-        kept = harmless(tokens, data, weight, confidence=dials.quarantine_confidence)
-        available = kept | ~enough[:, None]
-    if dials.calibrate:
-        params |= unshifted(models, 1, network.classes)
+        tokens = mixer.tokens(params, features, own)
+    if dials.guard and invited.heads:
+        mixer = _Mixer(network, dials, invited, _admitted(tokens, data, weight, dials))
 
     params = leaves(params)
     optimiser = adam(params, dials.mixture_rate)
-    count = learnt.sum(1)
+    x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else features
     row = torch.arange(len(data.y)).expand(models, -1)
-
-    def mixed(params: Params, tokens: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        scores = gate_scores(params, names, query, tokens)
-        log_weights = gate_log_weights(scores, available, dials.cap)
-        log_probs = mix(tokens, log_weights, dials.pool)
-        if dials.calibrate:
-            log_probs = shifted(params, log_probs[:, :, None])[:, :, 0]
-        return log_probs, log_weights
-
+    y = data.y.expand(models, -1)
+    model = torch.arange(models)[:, None]
+    everything = _View(x, features, own, tokens)
     for _ in range(dials.mixture_steps):
-        at, target, share = batch_of(row, data.y.expand(models, -1), weight, dials.batch, rng)
-        model = torch.arange(models)[:, None]
-        seen = tokens[model, at]
-        if dials.align == "paper":
-            seen = tokens_of(params, features[model, at], own[model, at])
-        log_probs, _ = mixed(params, seen, query[model, at])
+        at, target, share = batch_of(row, y, weight, dials.batch, rng)
+        view = everything
+        if at.shape != row.shape:
+            view = _View(x[model, at], features[model, at], own[model, at], tokens[model, at])
+        log_probs, _ = mixer(params, view)
         losses = F.nll_loss(log_probs.flatten(0, 1), target.flatten(), reduction="none")
         loss = (losses.view(target.shape) * share).sum()
-        loss = loss + (gate_pull(params, dials.gate_sd) / count).sum()
-        if dials.calibrate:
-            loss = loss + (shift_pull(params) / count).sum()
-        step(optimiser, params, loss)
+        step(optimiser, params, loss + mixer.pull(params, count))
     with torch.no_grad():
-        if dials.align == "paper":
-            tokens = tokens_of(params, features, own)
-        log_probs, log_weights = mixed(params, tokens, query)
+        log_probs, log_weights = mixer(params, everything)
     kept = {name: p.detach() for name, p in params.items()}
-    weights = log_weights.exp().expand(tokens.shape[:-1])
-    return Mixed(kept, tokens, log_probs, weights, available)
+    return Mixed(
+        params={name: p for name, p in kept.items() if not name.startswith("body/")},
+        body=part_of(kept, "body") if mixer.moves else body,
+        log_probs=log_probs,
+        weights=log_weights.exp().expand(tokens.shape[:-1]),
+        available=mixer.available,
+    )
+
+
+def _admitted(
+    tokens: Tensor, data: SiteData, weight: Tensor, dials: Dials
+) -> Bool[Tensor, "model expert"]:
+    """Return the experts that may take part; with few rows, all of them."""
+    folds = data.crossfit
+    enough = (folds.fold >= 0).sum(1) >= dials.quarantine_rows
+    if not enough.any():
+        return torch.ones(tokens.shape[0], tokens.shape[2], dtype=torch.bool)
+    kept = harmless(tokens, data, weight, confidence=dials.quarantine_confidence)
+    return kept | ~enough.repeat_interleave(folds.fits)[:, None]
 
 
 def harmless(
@@ -161,15 +229,14 @@ def harmless(
     looks at the whole mixture later. An expert found harmful is set aside in all fits of a split.
 
     Args:
-        tokens: Every expert's logits, own head first.
+        tokens: What every expert says, own head first.
         data: The site's rows.
         weight: Weight of each row in each fit.
         confidence: One-sided confidence of the evidence.
     """
     folds = data.crossfit
     log_probs = F.log_softmax(tokens, dim=-1)
-    halves = torch.logaddexp(log_probs[:, :, :1], log_probs)
-    halves = F.log_softmax(halves, dim=-1)
+    halves = F.log_softmax(torch.logaddexp(log_probs[:, :, :1], log_probs), dim=-1)
     halves = folds.out_of_fold(shifted(fit_shift(halves, data.y, weight), halves))
     right = halves.gather(3, data.y[None, :, None, None].expand(*halves.shape[:3], 1))[..., 0]
     keep = [torch.ones(folds.splits, dtype=torch.bool)]

@@ -92,7 +92,7 @@ class CrossFit:
         Returns:
             Values of shape ``[split, row, *rest]``.
         """
-        stacked = values.unflatten(0, (self.splits, self.fits))
+        stacked: Tensor = values.unflatten(0, (self.splits, self.fits))
         fit = torch.where(self.fold >= 0, self.fold, self.fits - 1)
         split = torch.arange(self.splits)[:, None]
         row = torch.arange(self.fold.shape[1])[None, :]

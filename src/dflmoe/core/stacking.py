@@ -29,7 +29,7 @@ def stacked_call(
     """
     if not params:
         flat: Tensor = module(x.flatten(0, 1))
-        return flat.unflatten(0, x.shape[:2])
+        return flat.view(*x.shape[:2], *flat.shape[1:])
     if any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()):
         rows = [
             functional_call(module, {name: p[m] for name, p in params.items()}, (x[m],))

@@ -154,7 +154,16 @@ def cross_fit(
     at_once = max(1, plan.memory // (per_model * folds.fits))
     jobs = [(s, d) for s in range(folds.splits) for d in range(len(plan.weight_decays))]
     done = [
-        _fit_jobs(network, start, data, plan, rng, jobs[i : i + at_once], towards, linear)
+        _fit_jobs(
+            network,
+            start,
+            data,
+            plan,
+            rng,
+            jobs=jobs[i : i + at_once],
+            towards=towards,
+            linear=linear,
+        )
         for i in range(0, len(jobs), at_once)
     ]
     grid = (folds.splits, len(plan.weight_decays))
@@ -188,6 +197,7 @@ def _fit_jobs(
     data: SiteData,
     plan: Training,
     rng: torch.Generator,
+    *,
     jobs: list[tuple[int, int]],
     towards: Params | None,
     linear: bool,

@@ -121,7 +121,9 @@ def _classes(
         raise LabelError(f"data file {path}: y holds NaN or fractions; it must be made of classes")
     found, codes = np.unique(y, return_inverse=True)
     if not 2 <= len(found) <= 100:  # noqa: PLR2004
-        raise LabelError(f"data file {path}: y has {len(found)} different values; 2 to 100 are fine")
+        raise LabelError(
+            f"data file {path}: y has {len(found)} different values; 2 to 100 are fine"
+        )
     names = tuple(map(str, found))
     if "class_names" in arrays and np.issubdtype(y.dtype, np.integer):
         given = arrays["class_names"].astype(str)

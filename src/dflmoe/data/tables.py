@@ -82,7 +82,9 @@ def read_with_schema(path: Path, schema: Schema) -> Study:
         title=schema.title,
         task=schema.task,
         classes=classes,
-        sites=_sites(frame, path, roles, np.concatenate(parts, axis=1), y, _groups(frame, schema)),
+        sites=_sites(
+            frame, path, roles, x=np.concatenate(parts, axis=1), y=y, groups=_groups(frame, schema)
+        ),
         kind="table",
         has_patients=roles.patient is not None,
     )
@@ -115,7 +117,7 @@ def read_table(path: Path, roles: Roles) -> Study:
         title=path.name,
         task=f"{roles.label} from {len(features)} columns",
         classes=classes,
-        sites=_sites(frame, path, roles, np.concatenate(parts, axis=1), y, {}),
+        sites=_sites(frame, path, roles, x=np.concatenate(parts, axis=1), y=y, groups={}),
         kind="table",
         own_scale=np.array(own_scale),
         has_patients=roles.patient is not None,
@@ -135,9 +137,7 @@ def _require(frame: pd.DataFrame, path: Path, names: Sequence[str]) -> None:
             raise ColumnError(f"data file {path} has no column {name!r}; it has {have}")
 
 
-def _by_schema(
-    values: "pd.Series[object]", name: str, path: Path, column: Column
-) -> NDArray[np.float32]:
+def _by_schema(values: pd.Series, name: str, path: Path, column: Column) -> NDArray[np.float32]:
     """Return a column's features as its schema says: value or levels, and a flag if missing."""
     absent = values.isna().to_numpy()
     if absent.any() and not column.missing:
@@ -157,14 +157,13 @@ def _by_schema(
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
         if (np.isnan(numbers) & ~absent).any() or np.isinf(numbers).any():
             raise ColumnError(f"column {name!r} of {path} holds something that is not a number")
-        features = [np.clip((numbers - column.centre) / column.scale, -6, 6)]
+        centre, scale = column.centre or 0.0, column.scale or 1.0  # both are there: the schema says
+        features = [np.clip((numbers - centre) / scale, -6, 6)]
     flags = [absent] if column.missing else []
     return np.stack([*features, *flags], axis=1).astype(np.float32)
 
 
-def _by_looks(
-    values: "pd.Series[object]", name: str, path: Path
-) -> tuple[NDArray[np.float32], bool]:
+def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.float32], bool]:
     """Return a column's features and whether it is a number."""
     absent = values.isna().to_numpy()
     if absent.all():
@@ -188,9 +187,7 @@ def _by_looks(
     return np.stack([*features, *flags], axis=1).astype(np.float32), False
 
 
-def _levels(
-    parts: list[NDArray[np.bool_]], absent: NDArray[np.bool_]
-) -> list[NDArray[np.float64]]:
+def _levels(parts: list[NDArray[np.bool_]], absent: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Return one feature for each level; of two, one feature: -1, 1, and 0 where missing."""
     if len(parts) > 2:  # noqa: PLR2004 - one feature tells two levels apart
         return [part.astype(np.float64) for part in parts]
@@ -250,6 +247,7 @@ def _sites(
     frame: pd.DataFrame,
     path: Path,
     roles: Roles,
+    *,
     x: NDArray[np.float32],
     y: NDArray[np.int64],
     groups: dict[str, NDArray[np.str_]],

@@ -104,6 +104,8 @@ def auc_samples(
                 for k in np.unique(parts)
             ]
             concordant, total = (np.sum(v, axis=0) for v in zip(*pairs, strict=True))
-            areas.append(np.divide(concordant, total, out=np.full_like(total, np.nan), where=total > 0))
+            areas.append(
+                np.divide(concordant, total, out=np.full_like(total, np.nan), where=total > 0)
+            )
     samples: Floats = np.mean(areas, axis=0)
     return samples

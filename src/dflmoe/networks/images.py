@@ -5,9 +5,7 @@ from torch import nn
 from dflmoe.core.site import Network
 
 
-def small_cnn(
-    channels: int, classes: int, *, width: int = 16, common: bool = False
-) -> Network:
+def small_cnn(channels: int, classes: int, *, width: int = 16, common: bool = False) -> Network:
     """Return a small convolutional network, its last block and classifier as head.
 
     Inputs are ``[row, channel, height, width]``. The head is deep enough to hold most of what is

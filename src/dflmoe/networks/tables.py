@@ -25,5 +25,7 @@ def plain(features: int, classes: int) -> Network:
 
 def mlp(features: int, classes: int, *, hidden: int = 32) -> Network:
     """Return a multilayer perceptron: two hidden layers as body, a linear head."""
-    body = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+    body = nn.Sequential(
+        nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+    )
     return Network(body, Unopinionated(hidden, classes), hidden, classes)

@@ -98,6 +98,7 @@ def play_repeat(
     plan: Plan,
     number: int,
     step: Step,
+    *,
     arms: Collection[str] = ARMS,
 ) -> Repeat:
     """Play the arms of one repeat.
@@ -117,8 +118,7 @@ def play_repeat(
 
     def keep(arm: str, said: Mapping[SiteId, Float[Tensor, "split row class"]]) -> None:
         repeat.tested[arm] = {
-            name: tested(said[name], data[name], splits[name], options.sensitivity)
-            for name in said
+            name: tested(said[name], data[name], splits[name], options.sensitivity) for name in said
         }
         step(arm)
 
@@ -230,9 +230,7 @@ def tested(
     if probs.shape[2] == 2:  # noqa: PLR2004 - an operating point needs one class to look for
         for split, rows in enumerate(test):
             seen = splits.crossfit.fold[split].numpy() >= 0
-            threshold = threshold_for_sensitivity(
-                probs[split, seen, 1], y[seen] == 1, sensitivity
-            )
+            threshold = threshold_for_sensitivity(probs[split, seen, 1], y[seen] == 1, sensitivity)
             flagged[rows] = probs[split, rows, 1] >= threshold
     return Tested((probs * test[..., None]).sum(0), flagged)
 
@@ -268,16 +266,12 @@ def _pooled(
         x=torch.cat([one.x for one in data.values()], dim=1),
         y=torch.cat([one.y for one in data.values()]),
         crossfit=CrossFit(torch.cat([one.crossfit.fold for one in data.values()], dim=1)),
-        group=torch.cat(
-            [one.group + 10**9 * k for k, one in enumerate(data.values())]
-        ),
+        group=torch.cat([one.group + 10**9 * k for k, one in enumerate(data.values())]),
     )
     played = play(
         {"all": network}, {"all": together}, rounds=1, seed=seed, purpose=f"pooled/{number}"
     )
-    said, _ = better(
-        tuned_logistic(together, classes), played.outcomes["all"][-1].served, together
-    )
+    said, _ = better(tuned_logistic(together, classes), played.outcomes["all"][-1].served, together)
     return {
         name: said[:, start:end]
         for name, start, end in zip(data, offset[:-1], offset[1:], strict=True)

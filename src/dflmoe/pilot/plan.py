@@ -156,6 +156,7 @@ def chosen(study: Study, options: Options) -> Plan:
         dials=Dials(),
         training=IMAGE_NETWORK,
         lending=IMAGE_NETWORK,
+        averaging=replace(IMAGE_NETWORK, max_steps=10),
         rounds=options.rounds or 1,
         average_rounds=15,
         why=(

@@ -1,13 +1,14 @@
 """One pilot from a study to a report, whatever stops it in between."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
 from dflmoe.data.study import Study
 from dflmoe.pilot.arms import ARMS, FAULTS, Repeat, Step, play_repeat
+from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.plan import Options, Plan, chosen
-from dflmoe.pilot.result import Prices, report, rows_point
+from dflmoe.pilot.result import report, rows_point
 from dflmoe.report.schema import Report, RowsPoint
 
 CURVE_ROWS = (20, 40, 80, 160)
@@ -78,7 +79,7 @@ def run(
     )
 
 
-def _curve(study: Study, options: Options, plan: Plan, step: Step) -> Sequence[RowsPoint]:
+def _curve(study: Study, options: Options, plan: Plan, step: Step) -> list[RowsPoint]:
     """Play once with each number of labelled rows, down to the fewest."""
     points = []
     for rows in CURVE_ROWS:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from dflmoe.report.schema import Report, Site, Value
 
 INK, BLUE, ORANGE, GREY, RED = "#1b2733", "#0b6e99", "#c75d00", "#8a97a3", "#b3261e"
-STYLE = {
+STYLE: Any = {  # matplotlib types every key apart
     "svg.hashsalt": "dflmoe",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -32,14 +33,10 @@ def figures(report: Report) -> dict[str, str]:
         "calibration": (_calibration, _has_reliability(report), (8, 3.2)),
         "rows": (_rows, bool(report.rows_curve), (6.5, 3.4)),
     }
-    return {
-        name: _svg(draw, report, size) for name, (draw, there, size) in drawn.items() if there
-    }
+    return {name: _svg(draw, report, size) for name, (draw, there, size) in drawn.items() if there}
 
 
-def _svg(
-    draw: Callable[[Report, Figure], None], report: Report, size: tuple[float, float]
-) -> str:
+def _svg(draw: Callable[[Report, Figure], None], report: Report, size: tuple[float, float]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(report, figure)

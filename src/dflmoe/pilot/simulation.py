@@ -1,0 +1,195 @@
+"""The pilot from Python: any body, any head, any data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dflmoe.core.dials import Dials
+from dflmoe.core.site import Network
+from dflmoe.core.training import Training
+from dflmoe.data.study import SiteRows, Study
+from dflmoe.errors import LabelError, OptionError, SiteError
+from dflmoe.pilot.plan import Options, Plan
+from dflmoe.pilot.run import run
+from dflmoe.report.render import write
+from dflmoe.report.schema import Report
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site to simulate.
+
+    Attributes:
+        name: Unique among the sites.
+        dataset: Pairs of an input (all of one shape) and a class, 0 to C-1.
+        body: Inputs to features, ``[row, ...] -> [row, feature, ...]``; it stays at the site. Its
+            weights are drawn anew.
+        head: Features to logits, ``-> [row, class]``; it is lent.
+        patient: Patient of each row; without it each row is taken for one.
+    """
+
+    name: str
+    dataset: Dataset[tuple[Tensor, int]]
+    body: nn.Module
+    head: nn.Module
+    patient: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a simulation; ``numbers`` is the contract of ``report.json``."""
+
+    numbers: Report
+
+    def report(self, path: str | Path) -> None:
+        """Write the report as one page, and its numbers as JSON beside it.
+
+        Raises:
+            OutputError: The folder cannot be made or written.
+            MissingExtraError: The extra ``pilot`` is not installed.
+        """
+        write(self.numbers, Path(path))
+
+    def __str__(self) -> str:
+        r = self.numbers
+        lines = [f"{'site':<16} {'alone':>7} {'lent':>7} {'gain':>7}  verdict ({r.metric})"]
+        for site in [*r.sites, r.mean]:
+            alone, lent, gain = site.arms["alone"], site.arms["federated"], site.gain
+            shown = [f"{v.value:7.3f}" if v else "      -" for v in (alone, lent)]
+            change = f"{gain.value:+7.3f}" if gain else "      -"
+            lines.append(f"{site.name:<16} {shown[0]} {shown[1]} {change}  {site.verdict}")
+        return "\n".join(lines)
+
+
+def simulate(
+    sites: Sequence[Site],
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    rounds: int = 1,
+    seed: int = 0,
+    train_rows: int | None = None,
+    dials: Dials | None = None,
+    training: Training | None = None,
+) -> Result:
+    """Play a pilot of these sites: alone, with borrowed heads, with every control and rival.
+
+    Args:
+        sites: Two or more.
+        folds: Test folds.
+        repeats: How often all rows are tested.
+        rounds: Rounds of lending.
+        seed: Of all chance.
+        train_rows: Labelled rows that each site may learn from.
+        dials: Of the method; chosen from the networks if not given: one feature space where all
+            sites have the same network, learned transforms where not.
+        training: How networks are trained.
+
+    Raises:
+        OptionError: An option makes no sense, or a body or head does not fit.
+        SiteError: A site cannot take part.
+        LabelError: A class is not a whole number from 0.
+        TrainingError: A loss is not finite.
+    """
+    rows = [_rows(site) for site in sites]
+    classes = 1 + max(int(one.y.max()) for one in rows) if rows else 0
+    networks = {
+        site.name: _network(site, one, classes) for site, one in zip(sites, rows, strict=True)
+    }
+    if len(networks) < len(sites):
+        raise SiteError("two sites have one name; give each its own")
+    study = Study(
+        title="Simulation",
+        task=f"{classes} classes",
+        classes=tuple(str(k) for k in range(classes)),
+        sites=tuple(rows),
+        kind="table" if rows and rows[0].x.ndim == 2 else "image",  # noqa: PLR2004 - rows, features
+        has_patients=all(site.patient is not None for site in sites),
+    )
+    train = training or Training(
+        weight_decays=(0.01, 0.001), learning_rate=0.01, max_steps=300, batch=64
+    )
+    plan = Plan(
+        networks=networks,
+        dials=dials or _dials(networks),
+        training=train,
+        lending=train,
+        averaging=Training(weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64),
+        rounds=rounds,
+        average_rounds=15,
+        why=("The networks are the user's own.",),
+    )
+    options = Options(folds=folds, repeats=repeats, rounds=rounds, seed=seed, train_rows=train_rows)
+    report = run(study, options, plan=plan)
+    if report is None:
+        raise KeyboardInterrupt
+    return Result(report)
+
+
+def _rows(site: Site) -> SiteRows:
+    """Return the rows of a data set as arrays.
+
+    Raises:
+        SiteError: The data set is empty.
+        LabelError: A class is not a whole number from 0.
+    """
+    pairs = [site.dataset[k] for k in range(len(site.dataset))]  # type: ignore[arg-type]  # torch's Dataset promises no length
+    if not pairs:
+        raise SiteError(f"site {site.name!r} has no rows; give it some or leave it out")
+    x = torch.stack([torch.as_tensor(x, dtype=torch.float32) for x, _ in pairs])
+    y = torch.as_tensor([int(label) for _, label in pairs])
+    if int(y.min()) < 0:
+        raise LabelError(f"site {site.name!r} has class {int(y.min())}; classes count from 0")
+    patient = np.arange(len(y)) if site.patient is None else np.asarray(site.patient)
+    if len(patient) != len(y):
+        raise SiteError(
+            f"site {site.name!r} names {len(patient)} patients for {len(y)} rows; name one a row"
+        )
+    return SiteRows(
+        name=site.name,
+        x=x.numpy(),
+        y=y.numpy(),
+        patient=np.unique(patient, return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def _network(site: Site, rows: SiteRows, classes: int) -> Network:
+    """Return the site's network, sized by a trial with two rows.
+
+    Raises:
+        OptionError: Body or head do not fit the data or each other.
+    """
+    try:
+        with torch.no_grad():
+            features = site.body(torch.from_numpy(rows.x[:2]))
+            logits = site.head(features)
+    except RuntimeError as error:
+        raise OptionError(
+            f"body and head of site {site.name!r} do not fit its data: {error}"
+        ) from error
+    if logits.shape != (2, classes):
+        raise OptionError(
+            f"the head of site {site.name!r} puts out {tuple(logits.shape[1:])} for each row; "
+            f"there are {classes} classes"
+        )
+    if any(True for part in (site.body, site.head) for _ in part.buffers()):
+        raise OptionError(
+            f"the network of site {site.name!r} keeps running statistics (BatchNorm?), which "
+            f"describe patients and may not travel; use GroupNorm or LayerNorm"
+        )
+    bare = not list(site.body.parameters())
+    return Network(site.body, site.head, features.shape[1], classes, common=bare)
+
+
+def _dials(networks: dict[str, Network]) -> Dials:
+    """Choose the dials that fit the networks."""
+    if all(network.common for network in networks.values()):
+        return Dials()
+    if len({f"{n.body}{n.head}" for n in networks.values()}) == 1:
+        return Dials(vouched=False)
+    return Dials(align="paper", body="private", vouched=False)
