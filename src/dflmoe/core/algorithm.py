@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -80,6 +80,7 @@ def out_of_fold_loss(
     return (out_of_fold_losses(log_probs, data) * trains).sum(1) / trains.sum(1)
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """Ours and every rival: all state is in ``SiteState``, all chance in ``rng``."""
 

@@ -34,7 +34,7 @@ def random_like(head: Params, rng: torch.Generator) -> Params:
 
 def permuted(data: SiteData, rng: torch.Generator) -> SiteData:
     """Return the same rows with the labels dealt anew."""
-    return data.with_labels(data.y[torch.randperm(len(data.y), generator=rng)])
+    return replace(data, y=data.y[torch.randperm(len(data.y), generator=rng)])
 
 
 def bootstrap(data: SiteData, rng: torch.Generator) -> SiteData:

@@ -1,7 +1,7 @@
 """The method's dials, and their setting that is the published method."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 from dflmoe.core.controls import Control
 from dflmoe.core.gate import GateKind
@@ -63,7 +63,7 @@ class Dials:
     quarantine_rows: int = 100
 
     @classmethod
-    def paper(cls) -> Self:
+    def paper(cls) -> "Dials":
         """Return the published method: learned transforms, attention, no guard, nothing shrunk."""
         return cls(
             align="paper",

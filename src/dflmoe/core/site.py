@@ -14,9 +14,9 @@ Where both are flattened into one axis it is called ``model`` (``split * fit``).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -143,9 +143,6 @@ class SiteData:
         counts = mask.float()
         return counts if self.times is None else counts * self.times[:, None, :]
 
-    def with_labels(self, y: Int[Tensor, " row"]) -> Self:
-        """Return the same rows with other labels."""
-        return replace(self, y=y)
 
 
 @dataclass(frozen=True)

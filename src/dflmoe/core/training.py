@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from dflmoe.core.convex import newton
@@ -267,13 +267,21 @@ def _fit_jobs(
 
 
 def batch_of(
-    x: Float[Tensor, "model pick ..."],
+    x: Shaped[Tensor, "model pick ..."],
     y: Int[Tensor, "model pick"],
     weight: Float[Tensor, "model pick"],
     size: int | None,
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all rows, or ``size`` rows of each model drawn with replacement."""
+    """Return all rows, or ``size`` rows of each model drawn with replacement.
+
+    Args:
+        x: Inputs, or whatever else goes with a row.
+        y: Classes.
+        weight: How likely a row is drawn; sums to one.
+        size: Rows to draw; ``None`` for all.
+        rng: Chance.
+    """
     if size is None or size >= x.shape[1]:
         return x, y, weight
     draw = torch.multinomial(weight, size, replacement=True, generator=rng)

@@ -1,0 +1,46 @@
+# make pilot   set everything up and see on four real hospitals whether lending heads pays
+# make test    everything that CI checks
+# On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: pilot test check clean
+.DEFAULT_GOAL := pilot
+
+pilot: .venv/.pilot
+	$(BIN)/dflmoe pilot --out runs/pilot
+
+test: .venv/.test check
+	scripts/browser
+	$(BIN)/pytest --cov --cov-report=term --cov-report=json:.venv/coverage.json
+	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
+
+check: .venv/.test
+	$(BIN)/ruff format --check src tests scripts benchmarks
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "dflmoe needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# PyTorch comes first and alone, so that the build at hand is taken and nothing pulls another.
+.venv/.torch: .venv/bin/python
+	$(PIP) install --quiet "$(TORCH)"
+	@touch $@
+
+.venv/.pilot: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot]'
+	@touch $@
+
+.venv/.test: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot,dev]'
+	@touch .venv/.pilot $@
+
+clean:
+	rm -rf .venv build dist runs src/*.egg-info
