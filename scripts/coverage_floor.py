@@ -1,6 +1,6 @@
 """Fail if a part of the package is less covered by tests than promised.
 
-    python scripts/coverage_floor.py coverage.json
+Run it as ``python scripts/coverage_floor.py coverage.json``.
 """
 
 import json

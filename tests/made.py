@@ -37,9 +37,7 @@ def made_data(site: SiteRows, folds: int = 2, inner_folds: int = 3, seed: int = 
         site.y, site.patient, folds=folds, inner_folds=inner_folds, train_rows=None, seed=seed
     )
     x = torch.from_numpy(site.x).expand(folds, *site.x.shape)
-    return SiteData(
-        x, torch.from_numpy(site.y), splits.crossfit, torch.from_numpy(site.patient)
-    )
+    return SiteData(x, torch.from_numpy(site.y), splits.crossfit, torch.from_numpy(site.patient))
 
 
 def one_split(rows: int, folds: int = 3) -> CrossFit:

@@ -65,6 +65,8 @@ def test_a_batched_mixture_equals_a_plain_loop(pool: Pool, seed: int) -> None:
             total = torch.zeros(3)
             for expert in range(4):
                 said = tokens[model, row, expert]
-                total += weights[model, row, expert].exp() * (said.exp() if pool == "linear" else said)
+                total += weights[model, row, expert].exp() * (
+                    said.exp() if pool == "linear" else said
+                )
             one = total / total.sum() if pool == "linear" else total.softmax(0)
             torch.testing.assert_close(batched[model, row].exp(), one)

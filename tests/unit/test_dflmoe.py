@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
+from tests.made import made_data, made_rows
 from torch import nn
 
 from dflmoe.core.algorithm import Outcome, run_round
@@ -16,15 +17,12 @@ from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
 from dflmoe.types import generator
-from tests.made import made_data, made_rows
 
 QUICK = Training(weight_decays=(0.1, 0.01), learning_rate=0.02, max_steps=40)
 PLAIN = plain(4, 2)
 
 
-def lent_by(
-    name: str, seed: int, algorithm: DFLMoE, rows: int = 80, signal: float = 1.5
-) -> Lent:
+def lent_by(name: str, seed: int, algorithm: DFLMoE, rows: int = 80, signal: float = 1.5) -> Lent:
     """Return what a site lends after training on its own rows."""
     data = made_data(made_rows(name, rows, seed, signal=signal))
     rng = generator(0, name)
@@ -46,7 +44,9 @@ def peers(algorithm: DFLMoE) -> list[Lent]:
     return [lent_by(name, k, algorithm) for k, name in enumerate(("ann", "bob", "cyd"))]
 
 
-@pytest.mark.parametrize("dials", [Dials(), replace(Dials.paper(), guard=False)], ids=["auto", "paper"])
+@pytest.mark.parametrize(
+    "dials", [Dials(), replace(Dials.paper(), guard=False)], ids=["auto", "paper"]
+)
 def test_the_order_of_peers_does_not_matter(dials: Dials) -> None:
     algorithm = DFLMoE(PLAIN, dials, QUICK)
     inbox = peers(algorithm)
@@ -56,7 +56,9 @@ def test_the_order_of_peers_does_not_matter(dials: Dials) -> None:
 
 
 @pytest.mark.parametrize("pool", ["linear", "log", "logits"])
-def test_an_expert_equal_to_the_own_head_changes_nothing(pool: Literal["linear", "log", "logits"]) -> None:
+def test_an_expert_equal_to_the_own_head_changes_nothing(
+    pool: Literal["linear", "log", "logits"],
+) -> None:
     # In sample, so that the own head is one and the same for its site and its copy.
     dials = Dials(pool=pool, calibrate=False, out_of_fold_gate=False, guard=False)
     algorithm = DFLMoE(PLAIN, dials, QUICK)
@@ -204,8 +206,12 @@ def test_a_consensus_is_used_at_home_and_never_lent() -> None:
     [
         pytest.param(mlp(4, 2, hidden=6), Dials.paper(), id="paper"),
         pytest.param(mlp(4, 2, hidden=6), replace(Dials.paper(), move_body=True), id="body moves"),
-        pytest.param(mlp(4, 2, hidden=6), Dials(gate="attention", batch=16), id="seeded, attention"),
-        pytest.param(mlp(4, 2, hidden=6), Dials(gate="linear", body="private"), id="private, linear"),
+        pytest.param(
+            mlp(4, 2, hidden=6), Dials(gate="attention", batch=16), id="seeded, attention"
+        ),
+        pytest.param(
+            mlp(4, 2, hidden=6), Dials(gate="linear", body="private"), id="private, linear"
+        ),
     ],
 )
 def test_every_combination_of_dials_plays_two_rounds(network: Network, dials: Dials) -> None:
@@ -229,7 +235,9 @@ def test_a_peer_may_have_a_body_of_another_width() -> None:
 
 def test_a_common_body_is_the_same_everywhere_and_stays(rng: torch.Generator) -> None:
     network = small_cnn(1, 2, width=4, common=True)
-    algorithm = DFLMoE(network, Dials(), Training(weight_decays=(0.01,), max_steps=4, judge_every=2))
+    algorithm = DFLMoE(
+        network, Dials(), Training(weight_decays=(0.01,), max_steps=4, judge_every=2)
+    )
     rows = made_rows("a", 24, 0, features=64)
     data = made_data(replace(rows, x=rows.x.reshape(24, 1, 8, 8)))
     states = [algorithm.init(name, data, generator(k)) for k, name in enumerate(("a", "b"))]

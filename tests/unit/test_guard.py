@@ -23,7 +23,8 @@ def test_without_a_vouched_space_a_mixture_no_better_is_used_one_time_in_five(ro
 
 
 @pytest.mark.parametrize(
-    ("rows", "harmful_used", "helpful_turned_away"), [(20, 0.5, 0.05), (50, 0.3, 0.01), (200, 0.02, 0.001)]
+    ("rows", "harmful_used", "helpful_turned_away"),
+    [(20, 0.5, 0.05), (50, 0.3, 0.01), (200, 0.02, 0.001)],
 )
 def test_the_guard_sees_more_with_more_rows(
     rows: int, harmful_used: float, helpful_turned_away: float
@@ -49,7 +50,9 @@ def test_rows_that_do_not_take_part_change_nothing() -> None:
 
 
 def test_one_patient_proves_nothing() -> None:
-    bounds = difference(torch.ones(1, 3), torch.ones(1, 3) > 0, torch.zeros(3).long(), confidence=0.8)
+    bounds = difference(
+        torch.ones(1, 3), torch.ones(1, 3) > 0, torch.zeros(3).long(), confidence=0.8
+    )
     assert float(bounds.lower) == -torch.inf
     assert mixture_is_used(bounds, vouched=True)
     assert not mixture_is_used(bounds, vouched=False)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
 from dflmoe.core.convex import newton
@@ -11,7 +12,6 @@ from dflmoe.core.site import SiteData
 from dflmoe.core.stacking import initial, stacked_call
 from dflmoe.core.training import Training, cross_fit, packed
 from dflmoe.types import Params
-from tests.made import made_data, made_rows
 
 HEAD = nn.Linear(4, 2)
 
@@ -79,7 +79,7 @@ def test_a_site_with_nothing_to_learn_is_shrunk_the_most(rng: torch.Generator) -
     assert strong > 14  # of 20 splits
 
 
-def test_a_fit_never_sees_the_fold_it_is_judged_on(rng: torch.Generator) -> None:
+def test_a_fit_never_sees_the_fold_it_is_judged_on() -> None:
     """With one penalty and no early stopping a fit depends on its own rows only."""
     data = made_data(made_rows("a", 60, seed=1), folds=2)
     plan = Training(weight_decays=(0.01,), max_steps=20, early_stopping=False)

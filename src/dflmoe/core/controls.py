@@ -25,7 +25,7 @@ Control = Literal["none", "random", "shuffled", "self"]
 def random_like(head: Params, rng: torch.Generator) -> Params:
     """Return noise with the norm of each of the head's tensors, split by split."""
     noise = {}
-    for name, p in head.items():
+    for name, p in sorted(head.items()):
         drawn = torch.randn(p.shape, generator=rng)
         norms = [v.flatten(1).norm(dim=1).clamp(min=1e-12) for v in (p, drawn)]
         noise[name] = drawn * (norms[0] / norms[1]).view(-1, *[1] * (p.dim() - 1))

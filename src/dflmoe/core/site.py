@@ -144,7 +144,6 @@ class SiteData:
         return counts if self.times is None else counts * self.times[:, None, :]
 
 
-
 @dataclass(frozen=True)
 class Lent:
     """What one site lends in one round: named tensors with a kind.

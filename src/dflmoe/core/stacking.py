@@ -1,6 +1,7 @@
 """One module, many sets of parameters: the batched call behind every training function."""
 
 import copy
+import threading
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dflmoe.types import Params
+
+_TURNS = threading.Lock()
+"""Initialisers draw from the one stream of the process; threads take turns at it."""
 
 Stacked = Callable[[Params, Tensor], Tensor]
 """Logits ``[model, row, class]`` from stacked parameters and inputs ``[model, row, ...]``."""
@@ -60,7 +64,7 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     if any(True for _ in module.buffers()):
         raise ValueError("a module with buffers (BatchNorm?) cannot be lent; use GroupNorm")
     module = copy.deepcopy(module)
-    with torch.random.fork_rng(devices=[]):
+    with _TURNS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         for part in module.modules():
             reset = getattr(part, "reset_parameters", None)

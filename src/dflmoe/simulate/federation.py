@@ -103,7 +103,7 @@ class InStep:
             try:
                 tensors = decode(payload, address, spec, peer)
             except HeadError as error:
-                logger.warning("%s refused a head: %s", site, error)
+                logger.info("%s refused a head: %s", site, error)
                 self.refused[site].append(str(error))
                 continue
             inbox.append(Lent(peer, lent.round, lent.kind, lent.width, tensors))

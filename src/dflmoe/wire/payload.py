@@ -72,4 +72,4 @@ def decode(payload: bytes, address: str, spec: HeadSpec, sender: str) -> Params:
         norm = float(p.flatten(1).norm(dim=1).max()) if p.dim() > 1 else float(p.norm())
         if norm > spec.max_norm:
             raise HeadError(f"{name!r} of {sender} has norm {norm:.3g}; limit {spec.max_norm:.3g}")
-    return tensors
+    return dict(sorted(tensors.items()))

@@ -1,0 +1,86 @@
+"""The pilot from Python."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.made import made_rows
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import dflmoe
+from dflmoe.errors import LabelError, OptionError, SiteError
+
+QUICK = dflmoe.Training(weight_decays=(0.01,), learning_rate=0.05, max_steps=20, batch=16)
+
+
+def dataset(k: int, rows: int = 40) -> TensorDataset:
+    made = made_rows("a", rows, k)
+    return TensorDataset(torch.from_numpy(made.x), torch.from_numpy(made.y))
+
+
+def body(width: int = 5) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, width), nn.GELU())
+
+
+def sites(widths: tuple[int, ...] = (5, 5, 5)) -> list[dflmoe.Site]:
+    return [
+        dflmoe.Site(f"s{k}", dataset(k), body(w), nn.Linear(w, 2)) for k, w in enumerate(widths)
+    ]
+
+
+def test_any_network_and_data_set_make_a_report(tmp_path: Path) -> None:
+    result = dflmoe.simulate(sites(), folds=2, training=QUICK)
+    result.report(tmp_path / "mine" / "report.html")
+    assert (tmp_path / "mine" / "report.html").is_file()
+    assert (tmp_path / "mine" / "report.json").is_file()
+    assert "s0" in str(result)
+    assert result.numbers.sites[0].arms["fedavg"] is not None
+
+
+def test_sites_with_different_networks_lend_through_transforms() -> None:
+    result = dflmoe.simulate(sites((4, 5, 6)), folds=2, training=QUICK)
+    assert result.numbers.sites[0].arms["fedavg"] is None  # nothing to average
+    assert result.numbers.sites[0].arms["federated"] is not None
+
+
+def test_a_body_without_weights_is_common() -> None:
+    plain = [dflmoe.Site(f"s{k}", dataset(k), nn.Identity(), nn.Linear(4, 2)) for k in range(2)]
+    result = dflmoe.simulate(plain, folds=2)
+    assert result.numbers.mean.arms["pooled"] is not None
+
+
+def batch_norm(k: int) -> dflmoe.Site:
+    return dflmoe.Site("x", dataset(k), nn.Sequential(body(), nn.BatchNorm1d(5)), nn.Linear(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("site", "error", "sentence"),
+    [
+        pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(6, 2)), OptionError,
+                     "do not fit", id="head of another width"),
+        pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 3)), OptionError,
+                     "2 classes", id="head of another class count"),
+        pytest.param(batch_norm(1), OptionError, "GroupNorm", id="batch norm"),
+        pytest.param(dflmoe.Site("x", dataset(1)[:0], body(), nn.Linear(5, 2)), SiteError,  # type: ignore[arg-type]  # an empty list is the point
+                     "no rows", id="empty"),
+        pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 2), patient=[1]), SiteError,
+                     "1 patients", id="patients missing"),
+        pytest.param(dflmoe.Site("s0", dataset(1), body(), nn.Linear(5, 2)), SiteError,
+                     "one name", id="name twice"),
+        pytest.param(dflmoe.Site("x", [(torch.zeros(4), -1)], body(), nn.Linear(5, 2)), LabelError,  # type: ignore[arg-type]  # a list will do
+                     "from 0", id="negative class"),
+    ],
+)  # fmt: skip
+def test_a_site_that_does_not_fit_is_refused_by_name(
+    site: dflmoe.Site, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        dflmoe.simulate([sites()[0], site], folds=2, training=QUICK)
+
+
+def test_the_public_names_are_all_there() -> None:
+    assert set(dflmoe.__all__) <= set(dir(dflmoe))
+    assert len(dflmoe.__all__) < 20
+    for name in dflmoe.__all__:
+        assert getattr(dflmoe, name) is not None
