@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def text(content: str, name: str = "data.csv") -> Callable[[Path], Path]:
     return write
 
 
-def column(name: str, values: object) -> Callable[[Path], Path]:
+def column(name: str, values: Any) -> Callable[[Path], Path]:  # noqa: ANN401 - pandas' own
     return csv(lambda f: f.assign(**{name: values}))
 
 

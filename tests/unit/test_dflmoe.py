@@ -186,10 +186,7 @@ def test_a_bootstrap_sample_stays_within_training_rows_and_classes(rng: torch.Ge
 
 
 def test_a_consensus_is_used_at_home_and_never_lent() -> None:
-    own, consensus = (
-        DFLMoE(PLAIN, Dials(restart=r), QUICK)  # type: ignore[arg-type]  # both are restarts
-        for r in ("own", "consensus")
-    )
+    own, consensus = (DFLMoE(PLAIN, Dials(restart=r), QUICK) for r in ("own", "consensus"))
     inbox = peers(own)
     first, alone, _ = at_home(own, inbox, rows=24)
     second, together, data = at_home(consensus, inbox, rows=24)

@@ -62,7 +62,7 @@ def batch_norm(k: int) -> dflmoe.Site:
         pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 3)), OptionError,
                      "2 classes", id="head of another class count"),
         pytest.param(batch_norm(1), OptionError, "GroupNorm", id="batch norm"),
-        pytest.param(dflmoe.Site("x", dataset(1)[:0], body(), nn.Linear(5, 2)), SiteError,  # type: ignore[arg-type]  # an empty list is the point
+        pytest.param(dflmoe.Site("x", dataset(1)[:0], body(), nn.Linear(5, 2)), SiteError,
                      "no rows", id="empty"),
         pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 2), patient=[1]), SiteError,
                      "1 patients", id="patients missing"),

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from dflmoe.core.dials import Dials
@@ -34,7 +35,7 @@ class Site:
     """
 
     name: str
-    dataset: Dataset[tuple[Tensor, int]]
+    dataset: Dataset[Any]  # of pairs; torch types its own data sets by longer tuples
     body: nn.Module
     head: nn.Module
     patient: Sequence[int] | None = None

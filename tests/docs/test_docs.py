@@ -1,0 +1,48 @@
+"""What the docs promise is there, and what is there is in the docs."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from dflmoe import errors
+from dflmoe.cli.pilot import pilot
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
+    classes = [
+        c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
+    ]
+    codes = [c.exit_code for c in classes]
+    assert len(set(codes)) == len(codes)
+    assert not {2, 130} & set(codes)
+    table = (ROOT / "docs/errors.md").read_text()
+    for one in classes:
+        assert f"| `{one.__name__}` | {one.exit_code} |" in table
+        assert one.__name__ in (errors.__doc__ or "")
+
+
+def test_every_option_is_in_the_docs() -> None:
+    docs = (ROOT / "docs/pilot.md").read_text()
+    for name in inspect.signature(pilot).parameters:
+        option = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
+        if name != "data":
+            assert f"`{option}`" in docs
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(blocks) == 1
+    assert blocks[0].count("\n") < 20
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks[0], "README.md", "exec"), {})  # noqa: S102 - the README's own example
+    assert (tmp_path / "runs/mine/report.html").is_file()
+
+
+def test_the_docs_link_to_what_is_there() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
