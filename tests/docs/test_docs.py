@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
-    classes = [
-        c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
+    classes: list[type[errors.DflmoeError]] = [
+        c
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, errors.DflmoeError)
     ]
     codes = [c.exit_code for c in classes]
     assert len(set(codes)) == len(codes)

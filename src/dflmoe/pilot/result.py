@@ -57,7 +57,7 @@ def report(
         patients_named=study.has_patients,
         partial=len(repeats) < options.repeats,
         choices=list(plan.why),
-        warnings=_warnings(study, repeats, options),
+        warnings=_warnings(study, repeats, options, plan),
         sites=sites,
         mean=mean,
         pooled_share=_share_of_pooling(mean),
@@ -164,7 +164,8 @@ def _compared(
     )
 
 
-def _warnings(study: Study, repeats: Sequence[Repeat], options: Options) -> list[str]:
+def _warnings(study: Study, repeats: Sequence[Repeat], options: Options, plan: Plan) -> list[str]:
+    """Return what a reader must know before believing the numbers."""
     warnings = list(study.warnings)
     if not study.has_patients:
         warnings.append(
@@ -176,11 +177,12 @@ def _warnings(study: Study, repeats: Sequence[Repeat], options: Options) -> list
     small = [
         site.name
         for site in study.sites
-        if (options.train_rows or len(site.y)) < 100  # noqa: PLR2004 - as Dials.quarantine_rows
+        if min(options.train_rows or len(site.y), len(site.y) * (1 - 1 / options.folds))
+        < plan.dials.quarantine_rows
     ]
     if small:
         warnings.append(
-            f"With fewer than 100 training rows ({', '.join(small)}) no single borrowed head can "
+            f"With fewer than {plan.dials.quarantine_rows} training rows ({', '.join(small)}) no single borrowed head can "
             f"be judged by its predictions: only its form, its norm and a cap on its weight "
             f"protect the site, and the guard sees large harm only."
         )

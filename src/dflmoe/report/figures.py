@@ -1,7 +1,7 @@
 """The report's figures, as SVG that stands in the page itself."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -93,21 +93,22 @@ def _gate(report: Report, figure: Figure) -> None:
 
 
 def _training(report: Report, figure: Figure) -> None:
-    """Draw the learning curves: alone while training or tuning, and FedAvg by round."""
-    panels: Sequence[tuple[str, str, object]] = [
-        ("alone: looks during training", "look", report.training_curves),
-        ("FedAvg: rounds through the server", "round", report.fedavg_curves),
-    ]
-    axes = figure.subplots(1, 2, sharey=True)
-    for panel, (title, unit, curves) in zip(axes, panels, strict=True):
-        assert isinstance(curves, dict)  # noqa: S101 - both are, by the schema
-        for name, curve in curves.items():
-            marker = "o" if len(curve.x) == 1 else ""
-            panel.plot(curve.x, curve.y, marker=marker, label=name)
-        panel.set_title(title, fontsize=10)
-        panel.set_xlabel(unit)
-    axes[0].set_ylabel("out-of-fold log-loss")
-    axes[1].legend(frameon=False, fontsize=8)
+    """Draw the learning curves: alone while training, and FedAvg round by round."""
+    trained = any(len(curve.x) > 1 for curve in report.training_curves.values())
+    panels = figure.subplots(1, 2 if trained and report.fedavg_curves else 1, squeeze=False)[0]
+    if trained:
+        for name, curve in report.training_curves.items():
+            panels[0].plot(curve.x, curve.y, label=name)
+        panels[0].set_title("alone, while training", fontsize=10)
+        panels[0].set_xlabel("look")
+    if report.fedavg_curves:
+        for k, (name, curve) in enumerate(report.fedavg_curves.items()):
+            panels[-1].plot(curve.x, curve.y, color=f"C{k}", label=name)
+            panels[-1].axhline(report.training_curves[name].y[-1], color=f"C{k}", ls=":", lw=1)
+        panels[-1].set_title("FedAvg round by round (dotted: alone)", fontsize=10)
+        panels[-1].set_xlabel("round through the server")
+    panels[0].set_ylabel("out-of-fold log-loss")
+    panels[-1].legend(frameon=False, fontsize=8)
 
 
 def _has_reliability(report: Report) -> bool:
