@@ -70,6 +70,7 @@ def test_the_contract_of_the_numbers(report: Report) -> None:
             site["arms"]["federated"]["value"] - site["arms"]["alone"]["value"]
         )
         best = site["best_control"]
+        assert site["control_gains"][best] == site["control_gain"]
         assert site["control_gain"]["value"] == pytest.approx(
             site["arms"]["federated"]["value"] - site["arms"][best]["value"]
         )
@@ -126,7 +127,7 @@ def test_the_page_is_one_file_that_asks_nobody_for_anything(report: Report) -> N
     assert "<script" not in page
     for asks in ('src="http', 'href="http', "url(http", "@import"):
         assert asks not in page
-    for site in report.sites:
+    for site in [*report.sites, report.mean]:
         assert SENTENCES[site.verdict] in page.replace("&#39;", "'")
 
 

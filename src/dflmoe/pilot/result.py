@@ -147,7 +147,8 @@ def _compared(
     gain = interval(arms["federated"] - arms["alone"])
     controls = [arm for arm in CONTROLS if arm in arms]
     best = max(controls, key=lambda arm: float(arms[arm][0])) if controls else None
-    control_gain = interval(arms["federated"] - arms[best]) if best else None
+    over = {arm: interval(arms["federated"] - arms[arm]) for arm in controls}
+    control_gain = over[best] if best else None
     return Site(
         name=name,
         rows=rows,
@@ -156,6 +157,7 @@ def _compared(
         gain=value(gain),
         control_gain=value(control_gain) if control_gain else None,
         best_control=best,
+        control_gains={arm: value(i) for arm, i in over.items()},
         within_split_gain=value(interval(within["federated"] - within["alone"])),
         verdict=verdict(gain, control_gain, fewest),
         gate_share=gate_share,
@@ -182,7 +184,8 @@ def _warnings(study: Study, repeats: Sequence[Repeat], options: Options, plan: P
     ]
     if small:
         warnings.append(
-            f"With fewer than {plan.dials.quarantine_rows} training rows ({', '.join(small)}) no single borrowed head can "
+            f"With fewer than {plan.dials.quarantine_rows} training rows ({', '.join(small)}) "
+            f"no single borrowed head can "
             f"be judged by its predictions: only its form, its norm and a cap on its weight "
             f"protect the site, and the guard sees large harm only."
         )

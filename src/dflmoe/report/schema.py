@@ -102,6 +102,7 @@ class Site(Section):
     gain: Value | None
     control_gain: Value | None
     best_control: str | None
+    control_gains: dict[str, Value]
     within_split_gain: Value | None
     verdict: Verdict
     gate_share: dict[str, float]
