@@ -27,7 +27,9 @@ def verdict(gain: Interval, control_gain: Interval | None, fewest: int) -> Verdi
 
 
 SENTENCES: dict[Verdict, str] = {
-    "gain": "Borrowed heads helped here: the gain is above zero over alone and over the best control.",
+    "gain": (
+        "Borrowed heads helped here: the gain is above zero over alone and over the best control."
+    ),
     "capacity, not knowledge": (
         "Better than alone, but no better than a control: the extra capacity may have helped, "
         "the peers' knowledge is not shown to have."
