@@ -177,10 +177,10 @@ def test_a_table_of_ones_own_from_end_to_end(tmp_path: Path) -> None:
 
 def test_images_from_end_to_end(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    y = np.arange(80) % 2
-    x = rng.integers(0, 100, (80, 12, 12)) + 100 * y[:, None, None]
+    y = np.arange(48) % 2
+    x = rng.integers(0, 100, (48, 8, 8)) + 100 * y[:, None, None]
     path = tmp_path / "images.npz"
-    np.savez(path, x=x.astype(np.uint8), y=y, site=np.repeat(["n", "s"], 40))
+    np.savez(path, x=x.astype(np.uint8), y=y, site=np.repeat(["n", "s"], 24))
     ended = dflmoe("pilot", str(path), "--out", str(tmp_path / "out"), *SMALL)
     assert ended.returncode == 0, ended.stderr
     assert "Mean gain" in ended.stdout

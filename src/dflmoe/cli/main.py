@@ -5,7 +5,6 @@ import sys
 from typing import Annotated
 
 import typer
-from click import ClickException
 from rich.console import Console
 
 from dflmoe.cli.pilot import pilot
@@ -42,18 +41,12 @@ def base(
 def main() -> None:
     """Run the command line."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except DflmoeError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False
         )
         sys.exit(error.exit_code)
-    except ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

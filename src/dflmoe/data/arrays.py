@@ -24,16 +24,12 @@ def read_arrays(path: Path) -> Study:
     """
     if not path.is_file():
         raise DataFileError(f"data file {path} is not there; check the path")
+    if not zipfile.is_zipfile(path):
+        raise DataFileError(f"data file {path} is not a readable .npz file; save it with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise DataFileError(f"data file {path} holds a single array; save x, y and site")
             arrays = {name: _array(file, name, path) for name in file.files if name in KNOWN}
     except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise PickleError(_pickled(path)) from error
         raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
     for name in ("x", "y", "site"):
         if name not in arrays:
@@ -54,13 +50,11 @@ def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[np.ge
     try:
         values: NDArray[np.generic] = file[name]
     except ValueError as error:
-        raise PickleError(_pickled(path, name)) from error
+        raise PickleError(
+            f"array {name!r} of {path} holds pickled objects, which are never loaded; "
+            f"save plain numbers or text"
+        ) from error
     return values
-
-
-def _pickled(path: Path, name: str = "") -> str:
-    where = f"array {name!r} of {path}" if name else f"data file {path}"
-    return f"{where} holds pickled objects, which are never loaded; save plain numbers or text"
 
 
 def _study(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Study:

@@ -99,7 +99,7 @@ TABLE_NETWORK = Training(
 )
 AVERAGE = Training(weight_decays=(0.3, 0.03, 0.003), learning_rate=0.05, max_steps=10)
 IMAGE_NETWORK = Training(
-    weight_decays=(0.01, 0.001), learning_rate=0.003, max_steps=400, judge_every=20, batch=64
+    weight_decays=(0.003,), learning_rate=0.005, max_steps=200, judge_every=20, batch=64
 )
 PAPER_STEPS = Training(
     weight_decays=(1e-3,),
