@@ -25,7 +25,9 @@ def read_arrays(path: Path) -> Study:
     if not path.is_file():
         raise DataFileError(f"data file {path} is not there; check the path")
     if not zipfile.is_zipfile(path):
-        raise DataFileError(f"data file {path} is not a readable .npz file; save it with numpy.savez")
+        raise DataFileError(
+            f"data file {path} is not a readable .npz file; save it with numpy.savez"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: _array(file, name, path) for name in file.files if name in KNOWN}

@@ -116,11 +116,12 @@ def fedavg_words(mean: Site, plan: Plan, repeats: Sequence[Repeat]) -> str | Non
     average, alone, federated = (mean.arms[a] for a in ("fedavg", "alone", "federated"))
     if average is None or alone is None or federated is None or repeats[0].federation is None:
         return None
-    head = max(repeats[0].federation.payload_bytes.values())
+    played = repeats[0].federation
+    ours = max(played.payload_bytes.values()) * played.messages
     return (
         f"FedAvg reached {average.value:.3f} on average ({average.value - alone.value:+.3f} over "
         f"alone; borrowed heads {federated.value - alone.value:+.3f}). It needs a server that all "
         f"sites reach and trust in every one of {plan.average_rounds} rounds, one network for all, "
-        f"and {fedavg_bytes(plan):,} bytes a site; borrowed heads need {plan.rounds} round"
-        f"{'s' if plan.rounds > 1 else ''}, no server, and {head:,} bytes a head."
+        f"and {fedavg_bytes(plan):,} bytes a site in all; borrowed heads need {plan.rounds} round"
+        f"{'s' if plan.rounds > 1 else ''}, no server, and {ours:,} bytes a site (payload, both)."
     )
