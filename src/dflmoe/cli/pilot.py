@@ -179,14 +179,15 @@ def _play(
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with bar:
-            task = bar.add_task("pilot", total=steps_of(options, curve=curve))
-            return run(
-                study,
-                options,
-                prices=prices,
-                curve=curve,
-                step=lambda name: bar.update(task, advance=1, description=name),
-            )
+            total = steps_of(options, curve=curve)
+            task = bar.add_task("pilot", total=total)
+
+            def step(name: str) -> None:
+                bar.update(task, advance=1, description=name)
+                if not console.is_terminal:  # a log has no bar
+                    console.print(f"{bar.tasks[task].completed:.0f} of {total}: {name}")
+
+            return run(study, options, prices=prices, curve=curve, step=step)
     finally:
         signal.signal(signal.SIGINT, before)
 

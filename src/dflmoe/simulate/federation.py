@@ -166,8 +166,12 @@ def play(
 
     torch.set_num_threads(1)
     with ThreadPoolExecutor(len(algorithms)) as pool:
-        tasks = [pool.submit(live, site) for site in algorithms]
-        errors = [task.exception() for task in tasks]
+        try:
+            tasks = [pool.submit(live, site) for site in algorithms]
+            errors = [task.exception() for task in tasks]
+        except BaseException:
+            exchange.abort()  # nobody may wait for a site that was never started
+            raise
     for error in sorted(
         filter(None, errors), key=lambda e: isinstance(e, threading.BrokenBarrierError)
     ):
