@@ -85,7 +85,7 @@ def test_where_nothing_is_to_be_found_intervals_cover_zero_as_often_as_they_say(
     repeats: int,
 ) -> None:
     covered = 0
-    studies = 1500
+    studies = 1000
     for seed in range(studies):
         rng = np.random.default_rng(seed)
         y = np.arange(160) % 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.made import made_rows
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 import dflmoe
 from dflmoe.errors import LabelError, OptionError, SiteError
@@ -62,7 +62,7 @@ def batch_norm(k: int) -> dflmoe.Site:
         pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 3)), OptionError,
                      "2 classes", id="head of another class count"),
         pytest.param(batch_norm(1), OptionError, "GroupNorm", id="batch norm"),
-        pytest.param(dflmoe.Site("x", dataset(1)[:0], body(), nn.Linear(5, 2)), SiteError,
+        pytest.param(dflmoe.Site("x", Subset(dataset(1), []), body(), nn.Linear(5, 2)), SiteError,
                      "no rows", id="empty"),
         pytest.param(dflmoe.Site("x", dataset(1), body(), nn.Linear(5, 2), patient=[1]), SiteError,
                      "1 patients", id="patients missing"),

@@ -69,6 +69,7 @@ class DFLMoE:
         folds = data.crossfit
         experts = self._newest(state, inbox)
         heads = {site: folds.spread(e.head) for site, e in sorted(experts.items())}
+        widths = {site: e.width for site, e in experts.items()}
         if self.dials.control == "random":
             heads = {site: random_like(head, rng) for site, head in heads.items()}
         elif self.dials.control == "self":
@@ -76,11 +77,12 @@ class DFLMoE:
             heads = {
                 site: self._trained(start, bootstrap(data, rng), rng)["head"] for site in heads
             }
+            widths = dict.fromkeys(heads, self.network.width)
         own = self._at_home(state, heads, data, rng)
         mixed = fit_mixture(
             self.network,
             self.dials,
-            Invited(own, heads, {site: e.width for site, e in experts.items()}),
+            Invited(own, heads, widths),
             self._features(state.params["body"], data),
             body=state.params["body"],
             previous=state.params["mixture"],
