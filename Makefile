@@ -15,7 +15,7 @@ pilot: .venv/.pilot
 
 test: .venv/.test check
 	scripts/browser
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-report=json:.venv/coverage.json
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --cov-report=json:.venv/coverage.json
 	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
 
 check: .venv/.test

@@ -156,12 +156,12 @@ def test_a_pilot_stopped_at_once_has_nothing_to_say() -> None:
 
 def test_steps_are_as_many_as_promised() -> None:
     done: list[str] = []
-    run(made_study(rows=40), OPTIONS, step=done.append)
+    run(made_study(rows=40, sites=2), OPTIONS, step=done.append)
     assert len(done) == steps_of(OPTIONS, curve=False)
 
 
 def test_three_classes_have_no_operating_point() -> None:
-    found = run(made_study(rows=60, classes=3), Options(folds=2, repeats=1, resamples=100))
+    found = run(made_study(rows=60, sites=2, classes=3), Options(folds=2, repeats=1, resamples=100))
     assert found is not None
     assert found.metric == "macro AUC"
     assert found.sites[0].safety is not None
@@ -171,7 +171,7 @@ def test_three_classes_have_no_operating_point() -> None:
 
 def test_the_published_method_is_played_beside_its_controls() -> None:
     options = Options(folds=2, repeats=1, rounds=2, mode="paper", resamples=100)
-    found = run(made_study(rows=40), options)
+    found = run(made_study(rows=40, sites=2), options)
     assert found is not None
     assert found.mode == "paper"
     assert found.sites[0].arms["random_heads"] is not None
@@ -181,7 +181,8 @@ def test_the_published_method_is_played_beside_its_controls() -> None:
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     def numbers(seed: int) -> dict[str, object]:
-        found = run(made_study(rows=40), Options(folds=2, repeats=1, seed=seed, resamples=100))
+        options = Options(folds=2, repeats=1, seed=seed, resamples=100)
+        found = run(made_study(rows=40, sites=2), options)
         assert found is not None
         plain = json.loads(found.model_dump_json(exclude={"seconds"}))
         del plain["cost"]["compute_hours_per_site"]
