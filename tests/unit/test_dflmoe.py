@@ -71,6 +71,11 @@ def test_an_expert_equal_to_the_own_head_changes_nothing(
     torch.testing.assert_close(outcome.mixture[tested], outcome.own[tested], rtol=1e-4, atol=1e-5)
 
 
+def test_the_published_method_goes_on_when_nobody_lends() -> None:
+    _, outcome, _ = at_home(DFLMoE(PLAIN, Dials.paper(), QUICK), [])
+    assert list(outcome.share) == ["home"]
+
+
 def test_without_any_head_a_site_is_what_it_is_alone() -> None:
     _, outcome, _ = at_home(DFLMoE(PLAIN, Dials(calibrate=False), QUICK), [])
     torch.testing.assert_close(outcome.mixture, outcome.own)

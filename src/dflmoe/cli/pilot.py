@@ -169,6 +169,7 @@ def _play(
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        disable=not console.is_terminal,  # a log has no bar
     )
     for warning in study.warnings:
         console.print(f"note: {warning}")
@@ -184,7 +185,7 @@ def _play(
 
             def step(name: str) -> None:
                 bar.update(task, advance=1, description=name)
-                if not console.is_terminal:  # a log has no bar
+                if not console.is_terminal:
                     console.print(f"{bar.tasks[task].completed:.0f} of {total}: {name}")
 
             return run(study, options, prices=prices, curve=curve, step=step)

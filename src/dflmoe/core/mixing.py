@@ -87,7 +87,7 @@ class _Mixer:
         fresh = uniform_gate(
             self.dials.gate, self.invited.names, models, network.width, network.classes
         )
-        if self.dials.align == "paper":
+        if self.dials.align == "paper" and self.invited.heads:
             widths = dict(sorted(self.invited.widths.items()))
             fresh |= identity_maps(widths, models, network.width)
         if self.dials.calibrate:
