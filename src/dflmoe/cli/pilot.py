@@ -216,7 +216,7 @@ def _sentence(report: Report) -> str:
     """Return the outcome in one sentence."""
     share = report.pooled_share
     text = f"Mean gain {_signed(report.mean.gain)}"
-    if share is not None:
+    if share is not None and share > 0:
         text += f", {share:.0%} of what pooling all patients would gain"
     text += f"; {report.cost.payload_bytes_per_head} bytes a head."
     if report.partial:
