@@ -47,7 +47,7 @@ def cost(
     played = repeats[0].federation
     average = repeats[0].average
     payload = max(played.payload_bytes.values()) if played else 0
-    messages = 2 * (len(study.sites) - 1) * plan.rounds
+    messages = played.messages if played else 0
     hours = [
         sum(r.federation.seconds.values()) / len(study.sites) / options.folds / 3600
         for r in repeats

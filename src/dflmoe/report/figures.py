@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dflmoe.report.schema import Report, Site, Value
 
-INK, BLUE, ORANGE, GREY, RED = "#1b2733", "#0b6e99", "#c75d00", "#8a97a3", "#b3261e"
+INK, BLUE, ORANGE, GREY = "#1b2733", "#0b6e99", "#c75d00", "#8a97a3"
 STYLE: Any = {  # matplotlib types every key apart
     "svg.hashsalt": "dflmoe",
     "font.family": "sans-serif",
