@@ -12,6 +12,8 @@ DflmoeError
 ├── OutputError              the output folder cannot be written
 ├── MissingExtraError        a part of the package is not installed
 ├── HeadError                a lent head does not fit or must not be used
+├── NetworkError             a network is unknown, cannot be split, or does not fit its task
+├── ExperimentError          an experiment is unknown, or its file is malformed or contradictory
 └── TrainingError            training ran into numbers that are not finite
 """
 
@@ -94,3 +96,15 @@ class TrainingError(DflmoeError):
     """Training ran into numbers that are not finite."""
 
     exit_code = 14
+
+
+class NetworkError(DflmoeError):
+    """A network is unknown, cannot be split, or does not fit its task."""
+
+    exit_code = 15
+
+
+class ExperimentError(DflmoeError):
+    """An experiment is unknown, or its file is malformed or contradictory."""
+
+    exit_code = 16

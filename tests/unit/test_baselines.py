@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.made import made_data, made_rows
 
-from dflmoe.baselines.fedavg import FedAvg, averaged
+from dflmoe.baselines.averaging import Averaging, averaged
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.logistic import tuned_logistic
 from dflmoe.core.algorithm import out_of_fold_loss, run_round
@@ -17,7 +17,7 @@ from dflmoe.types import generator
 AVERAGING = Training(weight_decays=(0.1, 0.01), learning_rate=0.05, max_steps=5)
 
 
-def test_the_server_averages_by_rows_and_sums_scores() -> None:
+def test_the_server_averages_by_rows_and_scores_evenly() -> None:
     def lent(site: str, value: float, rows: float) -> Lent:
         tensors = {"w": torch.tensor([[value]]), "rows": torch.tensor([rows])}
         return Lent(site, 1, "model", 1, {**tensors, "score": torch.tensor([[value]])})
@@ -25,12 +25,12 @@ def test_the_server_averages_by_rows_and_sums_scores() -> None:
     answer = averaged([lent("a", 1.0, 30.0), lent("b", 5.0, 10.0)])
     # (1 * 30 + 5 * 10) / 40 = 2
     torch.testing.assert_close(answer.tensors["w"], torch.tensor([[2.0]]))
-    torch.testing.assert_close(answer.tensors["score"], torch.tensor([[6.0]]))
+    torch.testing.assert_close(answer.tensors["score"], torch.tensor([[3.0]]))
 
 
 def test_one_site_averaged_with_itself_is_local_training() -> None:
     data = made_data(made_rows("a", 60, 0))
-    algorithm = FedAvg(plain(4, 2), AVERAGING)
+    algorithm = Averaging(plain(4, 2), AVERAGING)
     state = algorithm.init("a", data, generator(0))
     trained, lent = algorithm.prepare(state, data, generator(0))
     after, _ = algorithm.absorb(trained, [averaged([lent])], data, generator(0))
@@ -41,7 +41,7 @@ def test_averaging_learns_what_no_site_has_alone() -> None:
     data = {f"s{k}": made_data(made_rows(f"s{k}", 24, k, features=30)) for k in range(6)}
     network = plain(30, 2)
     played = play(
-        {name: FedAvg(network, AVERAGING) for name in data},
+        {name: Averaging(network, AVERAGING) for name in data},
         data, rounds=12, seed=0, purpose="t", server=averaged,
     )  # fmt: skip
     alone = play(
@@ -98,7 +98,7 @@ def test_alone_trains_the_whole_network_even_where_the_body_is_common(common: bo
 def test_averaging_trains_a_body_too() -> None:
     data = {f"s{k}": made_data(made_rows(f"s{k}", 24, k)) for k in range(2)}
     played = play(
-        {name: FedAvg(mlp(4, 2, hidden=5), AVERAGING) for name in data},
+        {name: Averaging(mlp(4, 2, hidden=5), AVERAGING) for name in data},
         data, rounds=2, seed=0, purpose="t", server=averaged,
     )  # fmt: skip
     assert all(o[-1].served.isfinite().all() for o in played.outcomes.values())

@@ -5,6 +5,8 @@ know what it has alone.
 """
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +18,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dflmoe.core.site import SiteData
+from dflmoe.core.algorithm import Outcome, alone_outcome
+from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.types import SiteId
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Candidates of the inverse penalty C, chosen by out-of-fold log-loss."""
@@ -97,3 +101,33 @@ def _probabilities(
         said[:, model.classes_] = np.maximum(model.predict_proba(x), FLOOR)
     normalised: NDArray[np.float64] = said / said.sum(1, keepdims=True)
     return normalised
+
+
+@dataclass(frozen=True)
+class LogisticOnly:
+    """Tuned logistic regression of one site; it lends nothing."""
+
+    classes: int
+
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:  # noqa: ARG002
+        """See ``Algorithm.init``."""
+        return SiteState(site, 0, {})
+
+    def prepare(
+        self,
+        state: SiteState,
+        data: SiteData,  # noqa: ARG002 - fitted where it is asked for
+        rng: torch.Generator,  # noqa: ARG002 - nothing is left to chance
+    ) -> tuple[SiteState, Lent]:
+        """See ``Algorithm.prepare``."""
+        return state, Lent(state.site, state.round, "head", 0, {})
+
+    def absorb(
+        self,
+        state: SiteState,
+        inbox: Sequence[Lent],  # noqa: ARG002 - nobody lends
+        data: SiteData,
+        rng: torch.Generator,  # noqa: ARG002 - nothing is left to chance
+    ) -> tuple[SiteState, Outcome]:
+        """See ``Algorithm.absorb``."""
+        return state, alone_outcome(tuned_logistic(data, self.classes), state, data)

@@ -22,10 +22,11 @@ from dflmoe.data.arrays import read_arrays
 from dflmoe.data.schema import Schema
 from dflmoe.data.study import Study
 from dflmoe.errors import DataFileError, MissingExtraError, OptionError
+from dflmoe.files import writable
 from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.plan import Mode, Options
 from dflmoe.pilot.run import run, steps_of
-from dflmoe.report.render import writable, write
+from dflmoe.report.render import write
 from dflmoe.report.schema import Report, Value
 
 INTERRUPTED = 130

@@ -19,7 +19,8 @@ Exchange = Callable[[Lent], Sequence[Lent]]
 class Outcome:
     """What a site knows after a round: predictions for every row, and how they came about.
 
-    Predictions are log probabilities: out of fold on training rows, of the final fit elsewhere.
+    Predictions (log probabilities, or images) are out of fold on training rows, and of the final
+    fit elsewhere.
 
     Attributes:
         served: What the site would use.
@@ -34,9 +35,9 @@ class Outcome:
         curve: Out-of-fold log-loss of the own network while it trained.
     """
 
-    served: Float[Tensor, "split row class"]
-    own: Float[Tensor, "split row class"]
-    mixture: Float[Tensor, "split row class"]
+    served: Float[Tensor, "split row class ..."]
+    own: Float[Tensor, "split row class ..."]
+    mixture: Float[Tensor, "split row class ..."]
     used: Bool[Tensor, " split"]
     share: dict[SiteId, Float[Tensor, " split"]]
     quarantined: dict[SiteId, Bool[Tensor, " split"]]
@@ -46,7 +47,7 @@ class Outcome:
 
 
 def alone_outcome(
-    log_probs: Float[Tensor, "split row class"], state: SiteState, data: SiteData
+    log_probs: Float[Tensor, "split row class ..."], state: SiteState, data: SiteData
 ) -> Outcome:
     """Return the outcome of a model that borrows nothing."""
     loss = out_of_fold_loss(log_probs, data)
@@ -65,17 +66,16 @@ def alone_outcome(
 
 
 def out_of_fold_losses(
-    log_probs: Float[Tensor, "split row class"], data: SiteData
+    log_probs: Float[Tensor, "split row class ..."], data: SiteData
 ) -> Float[Tensor, "split row"]:
-    """Return the log-loss of each row."""
-    target = data.y[None, :, None].expand(*log_probs.shape[:2], 1)
-    return -log_probs.gather(2, target)[..., 0]
+    """Return the loss of each row: log-loss for a class, the task's own otherwise."""
+    return data.task.losses(log_probs, data.y.expand(len(log_probs), *data.y.shape))
 
 
 def out_of_fold_loss(
-    log_probs: Float[Tensor, "split row class"], data: SiteData
+    log_probs: Float[Tensor, "split row class ..."], data: SiteData
 ) -> Float[Tensor, " split"]:
-    """Return the mean log-loss over each split's training rows."""
+    """Return the mean loss over each split's training rows."""
     trains = data.crossfit.fold >= 0
     return (out_of_fold_losses(log_probs, data) * trains).sum(1) / trains.sum(1)
 

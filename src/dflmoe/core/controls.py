@@ -8,7 +8,8 @@ gate, guard and tuning as the real thing.
 ``shuffled``
     Peers train their heads on permuted labels: heads that look trained and know nothing.
 ``self``
-    As many heads, trained on bootstrap samples of the site's own rows: ensembling.
+    As many heads, trained on (three different) bootstrap samples of the site's own rows:
+    ensembling.
 """
 
 from dataclasses import replace

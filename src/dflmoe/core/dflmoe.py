@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,6 +21,9 @@ from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.types import Params, SiteId, generator
+
+OWN_SAMPLES = 3
+"""Bootstrap samples of the control ``self``; with more peers, several stand behind one head."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ class DFLMoE:
             heads = {site: random_like(head, rng) for site, head in heads.items()}
         elif self.dials.control == "self":
             start = self.init(state.site, data, rng).params
-            heads = {
-                site: self._trained(start, bootstrap(data, rng), rng)["head"] for site in heads
-            }
+            drawn = [
+                self._trained(start, bootstrap(data, rng), rng)["head"]
+                for _ in range(min(len(heads), OWN_SAMPLES))
+            ]
+            heads = {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
             widths = dict.fromkeys(heads, self.network.width)
         own = self._at_home(state, heads, data, rng)
         mixed = fit_mixture(
@@ -124,12 +128,12 @@ class DFLMoE:
             self.training,
             rng,
             towards=towards,
-            linear=isinstance(self.network.head, nn.Linear),
+            linear=isinstance(self.network.head, nn.Linear) and data.y.dim() == 1,
         )
 
     def _whole(
         self, params: Params, x: Float[Tensor, "model row ..."]
-    ) -> Float[Tensor, "model row class"]:
+    ) -> Float[Tensor, "model row class ..."]:
         """Return the logits of body and head, whose parameters carry their part in their name."""
         features = stacked_call(self.network.body, part_of(params, "body"), x)
         return stacked_call(self.network.head, part_of(params, "head"), features)
@@ -172,12 +176,14 @@ class DFLMoE:
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 
-    def own_log_probs(self, state: SiteState, data: SiteData) -> Float[Tensor, "split row class"]:
+    def own_log_probs(
+        self, state: SiteState, data: SiteData
+    ) -> Float[Tensor, "split row class ..."]:
         """Return what the site's own network says: out of fold on training rows."""
         features = self._features(state.params["body"], data)
         with torch.no_grad():
             logits = stacked_call(self.network.head, state.params["head"], features)
-        return data.crossfit.out_of_fold(F.log_softmax(logits, dim=-1))
+        return data.crossfit.out_of_fold(data.task.said(logits, 2))
 
     def _judged(self, state: SiteState, mixed: Mixed, data: SiteData) -> Outcome:
         """Compare the mixture with the site's own model out of fold and decide which serves."""
@@ -194,11 +200,12 @@ class DFLMoE:
             used = torch.ones_like(used)
         names = [state.site, *sorted(state.experts)]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
-        share = (folds.out_of_fold(mixed.weights) * shown[..., None]).sum(1)
+        weights = mixed.weights.flatten(3).mean(3) if mixed.weights.dim() > 3 else mixed.weights  # noqa: PLR2004
+        share = (folds.out_of_fold(weights) * shown[..., None]).sum(1)
         share = share / shown.sum(1, keepdim=True)
         aside = ~mixed.available.unflatten(0, (folds.splits, folds.fits))[:, -1]
         return Outcome(
-            served=torch.where(used[:, None, None], mixture, own),
+            served=torch.where(used.view(-1, *[1] * (own.dim() - 1)), mixture, own),
             own=own,
             mixture=mixture,
             used=used,

@@ -42,35 +42,36 @@ def uniform_gate(
 def gate_scores(
     gate: Params,
     experts: Sequence[str],
-    features: Float[Tensor, "model row feature"],
-    tokens: Float[Tensor, "model row expert class"],
-) -> Float[Tensor, "model _ expert"]:
-    """Return how well each expert suits each row, before the softmax.
+    features: Float[Tensor, "model row feature ..."],
+    tokens: Float[Tensor, "model row expert class ..."],
+) -> Float[Tensor, "model _ expert ..."]:
+    """Return how well each expert suits each row (or place of a row), before the softmax.
 
     A static gate says the same of every row, and says it once: its row axis has length one.
 
     Args:
         gate: Parameters as ``uniform_gate`` makes them; their names tell the kind.
         experts: Names in the order of the tokens.
-        features: The rows' own features.
+        features: The rows' own features, or those of every place.
         tokens: The experts' logits.
     """
     if "query" in gate:
-        query = torch.einsum("mcf,mnf->mnc", gate["query"], features)
-        match: Tensor = torch.einsum("mnc,mnec->mne", query, tokens)
-        return match / math.sqrt(tokens.shape[-1])
+        query = torch.einsum("mcf,mnf...->mnc...", gate["query"], features)
+        match: Tensor = torch.einsum("mnc...,mnec...->mne...", query, tokens)
+        return match / math.sqrt(tokens.shape[3])
     scores = torch.stack([gate[f"bias/{name}"] for name in experts], dim=1)[:, None, :]
     if f"slope/{experts[0]}" in gate:
         slopes = torch.stack([gate[f"slope/{name}"] for name in experts], dim=1)
-        scores = scores + torch.einsum("mef,mnf->mne", slopes, features)
+        linear: Tensor = torch.einsum("mef,mnf...->mne...", slopes, features)
+        scores = scores[(...,) + (None,) * (features.dim() - 3)] + linear
     return scores
 
 
 def gate_log_weights(
-    scores: Float[Tensor, "model row expert"],
+    scores: Float[Tensor, "model row expert ..."],
     available: Bool[Tensor, "model expert"],
     cap: float = 1.0,
-) -> Float[Tensor, "model row expert"]:
+) -> Float[Tensor, "model row expert ..."]:
     """Turn scores into log weights; the own head is expert 0.
 
     Args:
@@ -83,13 +84,14 @@ def gate_log_weights(
     """
     if not available[:, 0].all():
         raise ValueError("a mixture needs the site's own head (expert 0)")
-    log_weights = F.log_softmax(scores.masked_fill(~available[:, None, :], -torch.inf), dim=-1)
+    unused = ~available[:, None].view(len(available), 1, -1, *[1] * (scores.dim() - 3))
+    log_weights = F.log_softmax(scores.masked_fill(unused, -torch.inf), dim=2)
     if cap >= 1:
         return log_weights
-    peers = log_weights[..., 1:].exp().clamp(max=cap)
-    weights = torch.cat([1 - peers.sum(-1, keepdim=True), peers], dim=-1)
+    peers = log_weights[:, :, 1:].exp().clamp(max=cap)
+    weights = torch.cat([1 - peers.sum(2, keepdim=True), peers], dim=2)
     smallest = torch.finfo(weights.dtype).tiny  # the logarithm of an unused weight has no slope
-    return weights.clamp(min=smallest).log().masked_fill(~available[:, None, :], -torch.inf)
+    return weights.clamp(min=smallest).log().masked_fill(unused, -torch.inf)
 
 
 def gate_pull(params: Params, sd: float) -> Float[Tensor, " model"]:

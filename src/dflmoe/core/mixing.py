@@ -1,20 +1,20 @@
 """Learning a personal mixture: gate, transforms and shift, on frozen borrowed heads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dflmoe.core.algorithm import out_of_fold_losses
 from dflmoe.core.calibration import fit_shift, shift_pull, shifted, unshifted
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
 from dflmoe.core.guard import difference
-from dflmoe.core.mixture import mix
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import part_of, stacked_call
+from dflmoe.core.task import Task, log_halves
 from dflmoe.core.training import adam, batch_of, leaves, step
 from dflmoe.core.transform import identity_maps, transformed
 from dflmoe.types import Params, SiteId
@@ -57,8 +57,8 @@ class Mixed:
 
     params: Params
     body: Params
-    log_probs: Float[Tensor, "model row class"]
-    weights: Float[Tensor, "model row expert"]
+    log_probs: Float[Tensor, "model row class ..."]
+    weights: Float[Tensor, "model row expert ..."]
     available: Bool[Tensor, "model expert"]
 
 
@@ -68,8 +68,8 @@ class _View:
 
     x: Float[Tensor, "model row ..."]
     features: Float[Tensor, "model row feature ..."]
-    own: Float[Tensor, "model row class"]
-    tokens: Float[Tensor, "model row expert class"]
+    own: Float[Tensor, "model row class ..."]
+    tokens: Float[Tensor, "model row expert class ..."]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class _Mixer:
 
     network: Network
     dials: Dials
+    task: Task
     invited: Invited
     available: Bool[Tensor, "model expert"]
 
@@ -90,10 +91,15 @@ class _Mixer:
         if self.dials.align == "paper" and self.invited.heads:
             widths = dict(sorted(self.invited.widths.items()))
             fresh |= identity_maps(widths, models, network.width)
-        if self.dials.calibrate:
+        if self.calibrates:
             fresh |= unshifted(models, 1, network.classes)
         started = {name: previous.get(name, p) for name, p in fresh.items()}
         return started | ({f"body/{n}": p for n, p in body.items()} if self.moves else {})
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the mixture is shifted to the own prevalence."""
+        return self.dials.calibrate and self.task.calibrates
 
     @property
     def moves(self) -> bool:
@@ -102,7 +108,7 @@ class _Mixer:
 
     def tokens(
         self, params: Params, features: Tensor, own: Tensor
-    ) -> Float[Tensor, "model row expert class"]:
+    ) -> Float[Tensor, "model row expert class ..."]:
         """Return what every expert says, own head first."""
         said = [own]
         for name in self.invited.names[1:]:
@@ -111,7 +117,7 @@ class _Mixer:
                 seen = transformed(params, name, features)
             said.append(stacked_call(self.network.head, self.invited.heads[name], seen))
         tokens = torch.stack(said, dim=2)
-        return tokens if self.dials.pool == "logits" else F.log_softmax(tokens, dim=-1)
+        return tokens if self.dials.pool == "logits" else self.task.said(tokens, 3)
 
     def __call__(self, params: Params, view: _View) -> tuple[Tensor, Tensor]:
         """Return log probabilities and log weights for the rows of a view."""
@@ -121,18 +127,18 @@ class _Mixer:
             own = stacked_call(self.network.head, self.invited.own, features)
         if self.moves or self.dials.align == "paper":
             tokens = self.tokens(params, features, own)
-        query = features if features.dim() <= 3 else features.flatten(3).mean(-1)  # noqa: PLR2004
+        query = self.task.query(features)
         scores = gate_scores(params, self.invited.names, query, tokens)
         log_weights = gate_log_weights(scores, self.available, self.dials.cap)
-        log_probs = mix(tokens, log_weights, self.dials.pool)
-        if self.dials.calibrate:
+        log_probs = self.task.pooled(tokens, log_weights, self.dials.pool)
+        if self.calibrates:
             log_probs = shifted(params, log_probs[:, :, None])[:, :, 0]
         return log_probs, log_weights
 
     def pull(self, params: Params, count: Float[Tensor, " model"]) -> Float[Tensor, ""]:
         """Return the prior's share of the loss: the fewer rows, the closer to uniform."""
         pull = gate_pull(params, self.dials.gate_sd)
-        if self.dials.calibrate:
+        if self.calibrates:
             pull = pull + shift_pull(params)
         return (pull / count).sum()
 
@@ -166,7 +172,7 @@ def fit_mixture(
     count = learnt.sum(1)
     weight = learnt / count[:, None]
     every = torch.ones(models, len(invited.names), dtype=torch.bool)
-    mixer = _Mixer(network, dials, invited, every)
+    mixer = _Mixer(network, dials, data.task, invited, every)
     params = mixer.start(previous, body)
     with torch.no_grad():
         own = stacked_call(network.head, invited.own, features)
@@ -174,13 +180,13 @@ def fit_mixture(
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
         tokens = mixer.tokens(params, features, own)
     if dials.guard and invited.heads:
-        mixer = _Mixer(network, dials, invited, _admitted(tokens, data, weight, dials))
+        mixer = replace(mixer, available=_admitted(tokens, data, weight, dials))
 
     params = leaves(params)
     optimiser = adam(params, dials.mixture_rate)
     x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else features
     row = torch.arange(len(data.y)).expand(models, -1)
-    y = data.y.expand(models, -1)
+    y = data.y.expand(models, *data.y.shape)
     model = torch.arange(models)[:, None]
     everything = _View(x, features, own, tokens)
     for _ in range(dials.mixture_steps):
@@ -189,8 +195,7 @@ def fit_mixture(
         if at.shape != row.shape:
             view = _View(x[model, at], features[model, at], own[model, at], tokens[model, at])
         log_probs, _ = mixer(params, view)
-        losses = F.nll_loss(log_probs.flatten(0, 1), target.flatten(), reduction="none")
-        loss = (losses.view(target.shape) * share).sum()
+        loss = (data.task.losses(log_probs, target) * share).sum()
         step(optimiser, params, loss + mixer.pull(params, count))
     with torch.no_grad():
         log_probs, log_weights = mixer(params, everything)
@@ -199,7 +204,7 @@ def fit_mixture(
         params={name: p for name, p in kept.items() if not name.startswith("body/")},
         body=part_of(kept, "body") if mixer.moves else body,
         log_probs=log_probs,
-        weights=log_weights.exp().expand(tokens.shape[:-1]),
+        weights=log_weights.exp().expand(-1, tokens.shape[1], *log_weights.shape[2:]),
         available=mixer.available,
     )
 
@@ -217,7 +222,7 @@ def _admitted(
 
 
 def harmless(
-    tokens: Float[Tensor, "model row expert class"],
+    tokens: Float[Tensor, "model row expert class ..."],
     data: SiteData,
     weight: Float[Tensor, "model row"],
     *,
@@ -234,14 +239,17 @@ def harmless(
         weight: Weight of each row in each fit.
         confidence: One-sided confidence of the evidence.
     """
-    folds = data.crossfit
-    log_probs = F.log_softmax(tokens, dim=-1)
-    halves = F.log_softmax(torch.logaddexp(log_probs[:, :, :1], log_probs), dim=-1)
-    halves = folds.out_of_fold(shifted(fit_shift(halves, data.y, weight), halves))
-    right = halves.gather(3, data.y[None, :, None, None].expand(*halves.shape[:3], 1))[..., 0]
+    folds, task = data.crossfit, data.task
+    said = task.said(tokens, 3)
+    pairs = [torch.stack([said[:, :, 0], said[:, :, e]], dim=2) for e in range(said.shape[2])]
+    halves = torch.stack([task.pooled(p, log_halves(p), "linear") for p in pairs], dim=2)
+    if task.calibrates:
+        halves = shifted(fit_shift(halves, data.y, weight), halves)
+    halves = folds.out_of_fold(halves)
+    losses = [out_of_fold_losses(halves[:, :, e], data) for e in range(said.shape[2])]
     keep = [torch.ones(folds.splits, dtype=torch.bool)]
     for expert in range(1, tokens.shape[2]):
-        worse = right[..., 0] - right[..., expert]
+        worse = losses[expert] - losses[0]
         bounds = difference(worse, folds.fold >= 0, data.group, confidence=confidence)
         keep.append(bounds.lower <= 0)
     return torch.stack(keep, dim=1).repeat_interleave(folds.fits, dim=0)

@@ -11,11 +11,11 @@ Pool = Literal["linear", "log", "logits"]
 
 
 def mix(
-    tokens: Float[Tensor, "model row expert class"],
-    log_weights: Float[Tensor, "model _ expert"],
+    tokens: Float[Tensor, "model row expert class ..."],
+    log_weights: Float[Tensor, "model _ expert ..."],
     pool: Pool,
-) -> Float[Tensor, "model row class"]:
-    """Return the log probabilities of the weighted mixture.
+) -> Float[Tensor, "model row class ..."]:
+    """Return the log probabilities of the weighted mixture, for each row or each of its places.
 
     Args:
         tokens: What the experts say: log probabilities, or plain logits for ``pool="logits"``.
@@ -24,5 +24,22 @@ def mix(
             the result, ``logits`` averages logits as the paper does (section 3.3).
     """
     if pool == "linear":
-        return torch.logsumexp(tokens + log_weights[..., None], dim=-2)
-    return F.log_softmax((tokens * log_weights.exp()[..., None]).sum(-2), dim=-1)
+        return torch.logsumexp(tokens + beside(log_weights, tokens), dim=2)
+    return F.log_softmax(averaged(tokens, log_weights), dim=2)
+
+
+def averaged(
+    tokens: Float[Tensor, "model row expert class ..."],
+    log_weights: Float[Tensor, "model _ expert ..."],
+) -> Float[Tensor, "model row class ..."]:
+    """Return the weighted mean of what the experts say."""
+    return (tokens * beside(log_weights, tokens).exp()).sum(2)
+
+
+def beside(
+    log_weights: Float[Tensor, "model _ expert ..."],
+    tokens: Float[Tensor, "model row expert class ..."],
+) -> Float[Tensor, "model _ expert 1 ..."]:
+    """Return weights with a class axis, and with places where the gate says the same of all."""
+    places = tokens.dim() - 4 if log_weights.dim() == 3 else 0  # noqa: PLR2004 - no place axes
+    return log_weights.unsqueeze(3)[(...,) + (None,) * places]

@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from dflmoe.core.task import LABELS, Task
 from dflmoe.types import Params, SiteId
 
-LentKind = Literal["head", "model"]
+LentKind = Literal["head", "model", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class Network:
 
     Attributes:
         body: Rows to features, ``[row, ...] -> [row, feature, ...]``.
-        head: Features to logits, ``[row, feature, ...] -> [row, class]``.
+        head: Features to outputs, ``[row, feature, ...] -> [row, class, ...]``: logits of a class,
+            of the class of every pixel, or the channels of an image.
         width: Number of features, the size of the head's input (its channel axis).
-        classes: Number of classes.
+        classes: Number of classes, or channels of an image.
         common: Whether every site computes the very same features from the same row: the body has
             no weights that learn, and nothing in it was fitted to a site's rows.
     """
@@ -113,21 +115,26 @@ class SiteData:
 
     Attributes:
         x: Inputs of all rows, training and test, as each split standardises them.
-        y: Classes, 0 to C-1. Only those of training rows are ever looked at.
+        y: What is to be predicted: a class from 0 to C-1, one of every pixel, or an image. Only
+            that of training rows is ever looked at.
         crossfit: Training rows and folds of each split.
         group: Patient of each row; rows of one patient are never judged as if independent.
         alone: Log probabilities of the best model that the site has without any peer: out of fold
             on training rows, plain elsewhere. The guard falls back to it; without it, to the own
             head.
         times: How often a row counts (a bootstrap sample); ``None`` for once.
+        task: What is predicted.
+        anchors: Inputs without labels that all sites hold; ``None`` where there are none.
     """
 
     x: Float[Tensor, "split row ..."]
-    y: Int[Tensor, " row"]
+    y: Shaped[Tensor, "row ..."]
     crossfit: CrossFit
     group: Int[Tensor, " row"]
-    alone: Float[Tensor, "split row class"] | None = None
+    alone: Float[Tensor, "split row class ..."] | None = None
     times: Int[Tensor, "split row"] | None = None
+    task: Task = LABELS
+    anchors: Float[Tensor, "anchor ..."] | None = None
 
     @property
     def learnt(self) -> Float[Tensor, "split fit row"]:
@@ -151,7 +158,7 @@ class Lent:
     Attributes:
         site: Who lends.
         round: The lender's round; it informs, it does not order other sites' heads.
-        kind: ``head``, or ``model`` for rivals that send whole models.
+        kind: ``head``; ``model`` or ``predictions`` (on the anchors) for rivals that send those.
         width: Input width of the head, so that the receiver can size its transform.
         tensors: ``[split, ...]`` each; on a node the split axis has length one.
     """

@@ -23,8 +23,8 @@ def stacked_call(
 ) -> Float[Tensor, "model row ..."]:
     """Run ``module`` once for each set of parameters, each on its own rows.
 
-    Dense modules run in one batched call. Convolutions run in a loop: batched over parameters they
-    become grouped convolutions, which are many times slower on a CPU.
+    Dense modules run in one batched call. Convolutions run in a loop, images with their channels
+    last: batched over parameters they become grouped convolutions, which are slower on a CPU.
 
     Args:
         module: The architecture; its own parameters are not used.
@@ -35,8 +35,13 @@ def stacked_call(
         flat: Tensor = module(x.flatten(0, 1))
         return flat.view(*x.shape[:2], *flat.shape[1:])
     if any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()):
+        layout = torch.channels_last if x.dim() == 5 else torch.contiguous_format  # noqa: PLR2004 - images
         rows = [
-            functional_call(module, {name: p[m] for name, p in params.items()}, (x[m],))
+            functional_call(
+                module,
+                {name: p[m] for name, p in params.items()},
+                (x[m].contiguous(memory_format=layout),),
+            )
             for m in range(len(x))
         ]
         return torch.stack(rows)

@@ -229,7 +229,7 @@ def _fit_jobs(
         """Return what each fit is chosen by, and the out-of-fold loss."""
         with torch.no_grad():
             logits = network({n: p[held_fit] for n, p in params.items()}, held_x)
-            losses = (row_loss(logits, held_y) * held_weight).sum(1)
+            losses = (data.task.losses(logits, held_y) * held_weight).sum(1)
             losses = losses.unflatten(0, held_share.shape) * held_share
             total = losses.sum(1)
             return total[:, None] - F.pad(losses, (0, 1)), total
@@ -247,7 +247,7 @@ def _fit_jobs(
     stale = 0
     for steps in range(1, plan.max_steps + 1):
         batch = batch_of(x, y, weight, plan.batch, rng)
-        loss = (row_loss(network(params, batch[0]), batch[1]) * batch[2]).sum()
+        loss = (data.task.losses(network(params, batch[0]), batch[1]) * batch[2]).sum()
         step(optimiser, params, loss + decay(params, pulled, strength))
         if steps % plan.judge_every and steps < plan.max_steps:
             continue
@@ -268,7 +268,7 @@ def _fit_jobs(
 
 def batch_of(
     x: Shaped[Tensor, "model pick ..."],
-    y: Int[Tensor, "model pick"],
+    y: Shaped[Tensor, "model pick ..."],
     weight: Float[Tensor, "model pick"],
     size: int | None,
     rng: torch.Generator,
@@ -277,7 +277,7 @@ def batch_of(
 
     Args:
         x: Inputs, or whatever else goes with a row.
-        y: Classes.
+        y: What is to be predicted.
         weight: How likely a row is drawn; sums to one.
         size: Rows to draw; ``None`` for all.
         rng: Chance.
@@ -287,10 +287,3 @@ def batch_of(
     draw = torch.multinomial(weight, size, replacement=True, generator=rng)
     model = torch.arange(len(x))[:, None]
     return x[model, draw], y[model, draw], torch.full(draw.shape, 1 / size)
-
-
-def row_loss(
-    logits: Float[Tensor, "model row class"], y: Int[Tensor, "model row"]
-) -> Float[Tensor, "model row"]:
-    """Return the cross-entropy of each row."""
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)

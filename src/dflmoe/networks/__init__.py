@@ -1,6 +1,18 @@
 """Networks by name, each split into a body that stays and a head that travels."""
 
+from dflmoe.networks.catalogue import build, layers, names, splits
 from dflmoe.networks.images import small_cnn
+from dflmoe.networks.split import fits, split
 from dflmoe.networks.tables import mlp, plain
 
-__all__ = ["mlp", "plain", "small_cnn"]
+__all__ = [
+    "build",
+    "fits",
+    "layers",
+    "mlp",
+    "names",
+    "plain",
+    "small_cnn",
+    "split",
+    "splits",
+]

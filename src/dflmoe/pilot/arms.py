@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dflmoe.baselines.fedavg import FedAvg, averaged
+from dflmoe.baselines.averaging import Averaging, averaged
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.logistic import tuned_logistic
 from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
@@ -160,7 +160,7 @@ def play_repeat(
     alike = _alike(plan.networks)
     if alike and "fedavg" in arms:
         averaging: dict[SiteId, Algorithm] = {
-            name: FedAvg(network, plan.averaging, seed) for name in data
+            name: Averaging(network, plan.averaging, seed) for name in data
         }
         repeat.average = played = play(
             averaging,

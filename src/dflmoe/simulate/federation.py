@@ -13,14 +13,16 @@ import torch
 from dflmoe.core.algorithm import Algorithm, Exchange, Outcome, run_round
 from dflmoe.core.site import Lent, SiteData
 from dflmoe.errors import HeadError, TrainingError
-from dflmoe.simulate.faults import Fault, poisoned, tampered
+from dflmoe.simulate.faults import FAIR, Fault, Weather, poisoned, tampered
 from dflmoe.types import SiteId, generator
-from dflmoe.wire.payload import HeadSpec, decode, digest, encode
+from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, decode, digest, encode
 
 logger = logging.getLogger(__name__)
 
 Server = Callable[[Sequence[Lent]], Lent]
 """Answers all sites at once; only rivals have one."""
+
+SERVER = "server"
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Played:
         outcomes: Of each site, round by round.
         payload_bytes: Bytes of one site's payload in one round, for a single model.
         messages: Payloads that one site sends and receives in all rounds.
+        sent_bytes: Bytes that a site, or the server, sent in all rounds: payloads and envelopes,
+            once for each receiver.
         seconds: Compute time of each site, all splits together.
         refused: Sentences on heads that were not admitted, by receiver.
     """
@@ -39,6 +43,7 @@ class Played:
     payload_bytes: dict[SiteId, int]
     messages: int
     seconds: dict[SiteId, float]
+    sent_bytes: dict[SiteId, int] = field(default_factory=dict)
     refused: dict[SiteId, list[str]] = field(default_factory=dict)
 
 
@@ -54,13 +59,18 @@ class InStep:
         sites: Sequence[SiteId],
         server: Server | None = None,
         faults: Mapping[SiteId, Fault] | None = None,
+        weather: Weather = FAIR,
+        hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
     ) -> None:
         self._server = server
+        self._weather = weather
+        self._hears = hears or {site: [peer for peer in sites if peer != site] for site in sites}
         self._faults = dict(faults or {})
         self._barrier = threading.Barrier(len(sites), action=self._answer)
         self._desk: dict[SiteId, tuple[Lent, bytes, str]] = {}
         self._reply: list[Lent] = []
         self.payload_bytes: dict[SiteId, int] = {}
+        self.sent_bytes: dict[SiteId, int] = dict.fromkeys([*sites, SERVER], 0)
         self.refused: dict[SiteId, list[str]] = {site: [] for site in sites}
 
     def of(self, site: SiteId) -> Exchange:
@@ -69,7 +79,11 @@ class InStep:
         def swap(lent: Lent) -> Sequence[Lent]:
             self._send(site, lent)
             self._barrier.wait()
-            inbox = self._reply if self._server else self._receive(site)
+            inbox = (
+                self._answered(site, lent.round)
+                if self._server
+                else self._receive(site, lent.round)
+            )
             self._barrier.wait()
             return inbox
 
@@ -83,9 +97,12 @@ class InStep:
         fault = self._faults.get(site)
         single = {name: p[0] for name, p in lent.tensors.items()}
         self.payload_bytes[site] = len(encode(single)) if single else 0
-        if fault == "silent":
+        if fault == "silent" or not self._weather.arrives(lent.round, site, site):
             self._desk.pop(site, None)
             return
+        listeners = 1 if self._server else sum(site in heard for heard in self._hears.values())
+        if lent.tensors:
+            self.sent_bytes[site] += (self.payload_bytes[site] + ENVELOPE_BYTES) * listeners
         sent = poisoned(lent) if fault == "poisoned" else lent
         if self._server:
             self._desk[site] = (sent, b"", "")
@@ -94,10 +111,15 @@ class InStep:
         address = digest(payload)
         self._desk[site] = (sent, tampered(payload) if fault == "tampered" else payload, address)
 
-    def _receive(self, site: SiteId) -> list[Lent]:
+    def _answered(self, site: SiteId, number: int) -> list[Lent]:
+        return [r for r in self._reply if self._weather.arrives(number, SERVER, site)]
+
+    def _receive(self, site: SiteId, number: int) -> list[Lent]:
         inbox = []
         for peer, (lent, payload, address) in sorted(self._desk.items()):
-            if peer == site or not lent.tensors:
+            if peer not in self._hears[site] or not lent.tensors:
+                continue
+            if not self._weather.arrives(number, peer, site):
                 continue
             spec = HeadSpec({name: tuple(p.shape) for name, p in lent.tensors.items()})
             try:
@@ -110,8 +132,14 @@ class InStep:
         return inbox
 
     def _answer(self) -> None:
-        if self._server:
-            self._reply = [self._server([lent for _, (lent, _, _) in sorted(self._desk.items())])]
+        if not self._server:
+            return
+        lents = [lent for _, (lent, _, _) in sorted(self._desk.items())]
+        heard = [lent for lent in lents if self._weather.arrives(lent.round, lent.site, SERVER)]
+        self._reply = [self._server(heard)] if heard else []
+        for answer in self._reply:
+            size = len(encode({name: p[0] for name, p in answer.tensors.items()})) + ENVELOPE_BYTES
+            self.sent_bytes[SERVER] += size * len(lents)
 
 
 def play(
@@ -123,6 +151,8 @@ def play(
     purpose: str,
     server: Server | None = None,
     faults: Mapping[SiteId, Fault] | None = None,
+    weather: Weather = FAIR,
+    hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
 ) -> Played:
     """Play ``rounds`` rounds of a federation and return every outcome.
 
@@ -134,11 +164,13 @@ def play(
         purpose: What is played; arms with the same purpose see the same chance.
         server: For rivals that need one.
         faults: Peers that misbehave.
+        weather: What the network does to messages.
+        hears: The peers that each site hears; all of them if not given.
 
     Raises:
         TrainingError: A loss is not finite.
     """
-    exchange = InStep(list(algorithms), server, faults)
+    exchange = InStep(list(algorithms), server, faults, weather, hears)
     # Threads must not share modules: a functional call swaps a module's parameters for a moment.
     algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
@@ -177,4 +209,11 @@ def play(
     ):
         raise error
     peers = 1 if server else len(algorithms) - 1
-    return Played(outcomes, exchange.payload_bytes, 2 * peers * rounds, seconds, exchange.refused)
+    return Played(
+        outcomes,
+        exchange.payload_bytes,
+        2 * peers * rounds,
+        seconds,
+        exchange.sent_bytes,
+        exchange.refused,
+    )

@@ -1,0 +1,210 @@
+"""Averaging of weights, every round: what FedAvg and its relatives have in common.
+
+They differ in which part of the network travels, in who averages it, and in what happens before
+and after; those are arguments. Weight decay and the round to stop at are chosen by out-of-fold
+loss, the same care that every other method gets. A fit that leaves a fold out is only ever averaged
+with its peers' fits that leave the same fold out, so no row comes back to judge itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dflmoe.core.algorithm import Outcome, alone_outcome
+from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.stacking import initial, part_of, stacked_call
+from dflmoe.core.training import Training, adam, batch_of, cross_fit, decay, leaves, packed, step
+from dflmoe.types import Params, SiteId, generator
+
+SERVER = "server"
+NOTES = frozenset({"score", "rows"})
+"""Numbers that travel beside the weights."""
+
+Part = Literal["model", "body", "head"]
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """One site of a federation that averages weights.
+
+    Attributes:
+        network: The network; the part that travels is the same at all sites.
+        training: Its grid of weight decays, learning rate and batch; ``max_steps`` are the local
+            steps between two averages.
+        seed: Of the common initial weights.
+        shares: The part that travels.
+        together: The sites choose one model for all by their summed scores; else each its own.
+        by_turns: Half of the steps train the head alone, then the other half the body alone.
+        gossip: Average with what the neighbours sent; else take a server's answer.
+        tune: Training that follows the last round at home; ``None`` for none.
+        rounds: After how many rounds that happens.
+    """
+
+    network: Network
+    training: Training
+    seed: int = 0
+    shares: Part = "model"
+    together: bool = True
+    by_turns: bool = False
+    gossip: bool = False
+    tune: Training | None = None
+    rounds: int = 0
+
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
+        """See ``Algorithm.init``."""
+        rng = generator(self.seed, "body")
+        models = self._models(data)
+        model = {
+            f"{part}/{name}": p
+            for part, module in (("body", self.network.body), ("head", self.network.head))
+            for name, p in initial(module, models, rng).items()
+        }
+        worst = torch.full((data.crossfit.splits, len(self.training.weight_decays)), torch.inf)
+        kept = {"score": worst}
+        return SiteState(site, 0, {"model": model, "best": model, "kept": kept})
+
+    def prepare(
+        self, state: SiteState, data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Lent]:
+        """Score the model on rows it did not see, then train it on own rows and send a part."""
+        model, scores = state.params["model"], self._score(state.params["model"], data)
+        for names, steps in self._turns(model):
+            model = self._stepped(model, names, steps, data, rng)
+        kept = state.params["kept"]
+        if not self.together:
+            kept, best = self._best(state, scores, data)
+            state = replace(state, params={**state.params, "best": best, "kept": kept})
+        lent = {n: p for n, p in model.items() if self.shares in ("model", n.split("/")[0])}
+        if not self.gossip:
+            rows = self._every(data.learnt).sum(1)
+            lent |= {"rows": rows} | ({"score": scores} if self.together else {})
+        params = {**state.params, "trained": model}
+        state = replace(state, round=state.round + 1, params=params)
+        return state, Lent(state.site, state.round, "model", self.network.width, lent)
+
+    def absorb(
+        self,
+        state: SiteState,
+        inbox: Sequence[Lent],
+        data: SiteData,
+        rng: torch.Generator,
+    ) -> tuple[SiteState, Outcome]:
+        """Take in the average; without an answer, go on from the own weights."""
+        folds, params = data.crossfit, dict(state.params)
+        trained = params.pop("trained")
+        if self.together and inbox:
+            kept, best = self._best(state, inbox[0].tensors["score"], data)
+            params |= {"kept": kept, "best": best}
+        params["model"] = {**trained, **self._merged(trained, inbox)}
+        state = replace(state, params=params)
+        grid = (folds.splits, len(self.training.weight_decays), folds.fits)
+        chosen = params["kept"]["score"].argmin(1)
+        best = {
+            name: p.unflatten(0, grid)[torch.arange(folds.splits), chosen].flatten(0, 1)
+            for name, p in params["best"].items()
+        }
+        if self.tune is not None and state.round == self.rounds:
+            best = cross_fit(self.logits, best, data, self.tune, rng).params
+        with torch.no_grad():
+            x = data.x.repeat_interleave(folds.fits, dim=0)
+            said = folds.out_of_fold(data.task.said(self.logits(best, x), 2))
+        return state, alone_outcome(said, state, data)
+
+    def _turns(self, model: Params) -> list[tuple[list[str], int]]:
+        """Return what is trained for how many steps, one after the other."""
+        steps = self.training.max_steps
+        if not self.by_turns:
+            return [(list(model), steps)]
+        parts = {part: [n for n in model if n.startswith(part)] for part in ("head", "body")}
+        halves = zip(parts.values(), (steps - steps // 2, steps // 2), strict=True)
+        return [(names, part) for names, part in halves if names]
+
+    def _stepped(
+        self,
+        model: Params,
+        names: list[str],
+        steps: int,
+        data: SiteData,
+        rng: torch.Generator,
+    ) -> Params:
+        """Return the model after some steps of its named tensors on the site's rows."""
+        grid, folds = self.training.weight_decays, data.crossfit
+        strength = torch.tensor(grid).repeat_interleave(folds.fits).repeat(folds.splits)
+        row, weight = packed(self._every(data.learnt))
+        split = self._split(data)
+        moving = leaves({name: model[name] for name in names})
+        optimiser = adam(moving, self.training.learning_rate)
+        for _ in range(steps):
+            pick, _, share = batch_of(row, row, weight, self.training.batch, rng)
+            logits = self.logits({**model, **moving}, data.x[split, pick])
+            losses = data.task.losses(logits, data.y[pick])
+            step(optimiser, moving, (losses * share).sum() + decay(moving, None, strength))
+        return {**model, **{name: p.detach() for name, p in moving.items()}}
+
+    def _best(self, state: SiteState, score: Tensor, data: SiteData) -> tuple[Params, Params]:
+        """Return the lowest scores so far and the models that had them."""
+        lowest = state.params["kept"]["score"]
+        better = (score < lowest).repeat_interleave(data.crossfit.fits, dim=1).flatten()
+        best = {
+            name: torch.where(better.view(-1, *[1] * (p.dim() - 1)), p, state.params["best"][name])
+            for name, p in state.params["model"].items()
+        }
+        return {"score": torch.minimum(score, lowest)}, best
+
+    def _merged(self, trained: Params, inbox: Sequence[Lent]) -> Params:
+        """Return the averaged part, or nothing if nobody was heard."""
+        if not inbox:
+            return {}
+        if not self.gossip:
+            return {n: p for n, p in inbox[0].tensors.items() if n not in NOTES}
+        heard: Sequence[Mapping[str, Tensor]] = [trained, *(lent.tensors for lent in inbox)]
+        return {n: torch.stack([one[n] for one in heard]).mean(0) for n in inbox[0].tensors}
+
+    def _models(self, data: SiteData) -> int:
+        return data.crossfit.splits * len(self.training.weight_decays) * data.crossfit.fits
+
+    def _split(self, data: SiteData) -> Int[Tensor, "model 1"]:
+        """Return the split of every model: models stand in split, penalty, fit order."""
+        models = self._models(data)
+        return torch.arange(len(data.x)).repeat_interleave(models // len(data.x))[:, None]
+
+    def _every(self, counts: Float[Tensor, "split fit row"]) -> Float[Tensor, "model row"]:
+        """Return the row counts of every model."""
+        repeats = len(self.training.weight_decays)
+        return counts[:, None].expand(-1, repeats, *counts.shape[1:]).flatten(0, 2)
+
+    def _score(self, model: Params, data: SiteData) -> Float[Tensor, "split penalty"]:
+        """Return the summed loss on the rows that a fit did not see."""
+        judged = self._every(data.judged)
+        row, weight = packed(judged)
+        with torch.no_grad():
+            logits = self.logits(model, data.x[self._split(data), row])
+            losses = (data.task.losses(logits, data.y[row]) * weight).sum(1) * judged.sum(1)
+        grid = (data.crossfit.splits, len(self.training.weight_decays), data.crossfit.fits)
+        return losses.view(grid).sum(2)
+
+    def logits(
+        self, model: Params, x: Float[Tensor, "model row ..."]
+    ) -> Float[Tensor, "model row class ..."]:
+        """Return what every model puts out."""
+        features = stacked_call(self.network.body, part_of(model, "body"), x)
+        return stacked_call(self.network.head, part_of(model, "head"), features)
+
+
+def averaged(lents: Sequence[Lent]) -> Lent:
+    """Return the server's answer: weights averaged by rows, scores averaged."""
+    rows = torch.stack([lent.tensors["rows"] for lent in lents])
+    share = rows / rows.sum(0)
+    tensors = {}
+    for name in lents[0].tensors:
+        stacked = torch.stack([lent.tensors[name] for lent in lents])
+        if name == "score":
+            tensors[name] = stacked.mean(0)
+        elif name != "rows":
+            weight = share.view(*share.shape, *[1] * (stacked.dim() - 2))
+            tensors[name] = (stacked * weight).sum(0)
+    return Lent(SERVER, lents[0].round, "model", lents[0].width, tensors)

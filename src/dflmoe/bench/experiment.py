@@ -1,0 +1,227 @@
+"""What an experiment is: a TOML file that names tasks, methods and conditions.
+
+Tasks are described once, in ``experiments/tasks.toml``; an experiment refers to them by name, and
+may describe its own. Everything that decides a result stands in the *settings* of a run, and their
+digest in its record, so results of different settings are never mixed.
+"""
+
+import hashlib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from dflmoe.core.training import Training
+from dflmoe.data.sets import NAMES
+from dflmoe.errors import ExperimentError
+
+SHIPPED = files("dflmoe.bench") / "experiments"
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """A table of the file: immutable, and a misspelt key is an error."""
+
+
+class Partition(Section):
+    """How the rows of a set are dealt to sites; a patient is never divided."""
+
+    kind: Literal[
+        "natural", "dirichlet", "shards", "quantity", "even", "resolution", "eight_hospitals"
+    ]
+    sites: PositiveInt = 8
+    alpha: PositiveFloat = 0.5  # of dirichlet
+    shards: PositiveInt = 2  # of each site
+    exponent: PositiveFloat = 1.0  # of quantity
+    factors: tuple[PositiveInt, ...] = ()  # of resolution: site k is coarser by factors[k]
+
+
+class Learning(Section):
+    """How much any method may learn; rounds times local steps is about ``steps``."""
+
+    steps: PositiveInt = 300  # to convergence, with early stopping
+    judge_every: PositiveInt = 20
+    patience: PositiveInt = 4
+    batch: PositiveInt = 32
+    learning_rate: PositiveFloat = 0.005
+    weight_decays: tuple[PositiveFloat, ...] = (0.01,)
+    round_decays: tuple[PositiveFloat, ...] = (0.01,)  # of methods that go by rounds
+    rounds: PositiveInt = 20
+
+    @property
+    def local_steps(self) -> int:
+        """Steps of one round."""
+        return max(1, self.steps // self.rounds)
+
+    @property
+    def training(self) -> Training:
+        """To convergence."""
+        return Training(
+            weight_decays=self.weight_decays,
+            learning_rate=self.learning_rate,
+            max_steps=self.steps,
+            judge_every=self.judge_every,
+            patience=self.patience,
+            batch=self.batch,
+        )
+
+    @property
+    def one_round(self) -> Training:
+        """Of one round."""
+        return Training(
+            weight_decays=self.round_decays,
+            learning_rate=self.learning_rate,
+            max_steps=self.local_steps,
+            judge_every=self.local_steps,
+            batch=self.batch,
+            early_stopping=False,
+        )
+
+
+class TaskSetting(Section):
+    """A data set, how it is dealt, and the networks that learn it."""
+
+    set: str
+    title: str
+    partition: Partition
+    networks: Annotated[tuple[str, ...], Field(min_length=1)]  # dealt to the sites in turn
+    split: str | None = None  # the layer where the head begins; the network's own if not given
+    lend_from: str | None = None  # the same for our best mode in one feature space
+    side: PositiveInt | None = None  # pixels
+    per_group: PositiveInt | None = None  # rows of a patient or recording at most
+    max_rows: PositiveInt | None = None  # rows of a site at most
+    train_rows: PositiveInt | None = None  # labelled rows that a site may learn from
+    test_ratio: Ratio = 0.4
+    inner_folds: Annotated[int, Field(ge=2)] = 3
+    anchors: PositiveInt = 64  # public rows without labels
+    learning: Learning = Learning()
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.set not in NAMES:
+            raise ValueError(f"set {self.set!r} is unknown; there are {', '.join(NAMES)}")
+        if self.partition.kind == "resolution" and not self.partition.factors:
+            raise ValueError("a partition by resolution needs factors")
+        return self
+
+
+class Condition(Section):
+    """Something that is changed for all methods alike."""
+
+    name: str = ""
+    lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
+    gone: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of sites that leave half-way
+    train_rows: PositiveInt | None = None
+    sites: PositiveInt | None = None
+    lends: Literal["head", "block", "model"] | None = None  # how much of the network travels
+
+
+class Experiment(Section):
+    """One question, and what is played to answer it."""
+
+    name: str
+    title: str
+    question: str
+    networks: Literal["same", "different"] = "same"
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    reference: str = "best"  # the method that others are compared with
+    seeds: PositiveInt = 5
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1)] = (Condition(),)
+    quick_tasks: tuple[str, ...] = ()
+    quick_methods: tuple[str, ...] = ("local", "fedmd", "paper", "best")
+    quick_conditions: tuple[str, ...] | None = None
+    own_tasks: dict[str, TaskSetting] = {}
+
+    def task(self, name: str) -> TaskSetting:
+        """Return a task by name, with the networks that the experiment asks for.
+
+        Raises:
+            ExperimentError: There is no such task.
+        """
+        known = {**shipped_tasks(self.networks), **self.own_tasks}
+        if name not in known:
+            raise ExperimentError(
+                f"experiment {self.name!r} names task {name!r}; there are {', '.join(known)}"
+            )
+        return known[name]
+
+
+class RunSetting(Section):
+    """Everything that decides the result of one run."""
+
+    experiment: str
+    task_name: str
+    task: TaskSetting
+    method: str
+    condition: Condition
+    seed: int
+    quick: bool
+    version: str
+
+    @property
+    def digest(self) -> str:
+        """Address of these settings: two runs of one digest have one result."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def cell(self) -> "RunSetting":
+        """The same without a method: what methods that are compared have in common."""
+        return self.model_copy(update={"method": ""})
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        parts = (self.task_name, self.condition.name, self.method, f"seed {self.seed}")
+        return " · ".join(part for part in parts if part)
+
+
+def shipped() -> list[str]:
+    """Return the names of the experiments that come with the package."""
+    names = (entry.name.removesuffix(".toml") for entry in SHIPPED.iterdir())
+    return sorted(name for name in names if name not in {"tasks", "__pycache__"})
+
+
+def shipped_tasks(networks: Literal["same", "different"]) -> dict[str, TaskSetting]:
+    """Return the tasks that come with the package."""
+    table = tomllib.loads((SHIPPED / "tasks.toml").read_text(encoding="utf-8"))
+    different = table.pop("different")
+    if networks == "different":
+        for name, changed in different.items():
+            table[name] = {**table[name], "split": None, **changed}
+            table[name] = {key: value for key, value in table[name].items() if value is not None}
+    return {name: TaskSetting.model_validate(task) for name, task in table.items()}
+
+
+def load(name: str) -> Experiment:
+    """Read an experiment, by the name of a shipped one or the path of a file.
+
+    Raises:
+        ExperimentError: It is unknown, is not TOML, or breaks a rule above.
+    """
+    known = shipped()
+    path = Path(name)
+    try:
+        if name in known:
+            text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+        elif path.suffix == ".toml":
+            text = path.read_text(encoding="utf-8")
+        else:
+            raise ExperimentError(
+                f"experiment {name!r} is unknown; there are {', '.join(known)}, "
+                f"or name a .toml file of your own"
+            )
+        table = tomllib.loads(text)
+        experiment = Experiment.model_validate({"name": path.stem, **table})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ExperimentError(f"experiment {name}: {'; '.join(faults)}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ExperimentError(f"experiment {name} cannot be read: {error}") from error
+    for task in (*experiment.tasks, *experiment.quick_tasks):
+        experiment.task(task)
+    return experiment

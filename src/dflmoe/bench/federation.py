@@ -1,0 +1,193 @@
+"""From a task's setting and a seed to sites with rows, splits and networks.
+
+Public rows are set apart first, then the rest is dealt to sites, then each site's rows are divided
+into training and test; at no step is a patient (recording, slide, image) divided.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dflmoe.bench.experiment import Partition, RunSetting, TaskSetting
+from dflmoe.core.site import CrossFit, Network, SiteData
+from dflmoe.data import partitions
+from dflmoe.data.rows import Rows
+from dflmoe.data.sets import load_set
+from dflmoe.data.splits import draw_rows, fold_of
+from dflmoe.errors import OptionError
+from dflmoe.networks.catalogue import build, splits
+from dflmoe.tasks import TASKS, Kind
+from dflmoe.types import SiteId, generator
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Sites that learn one task.
+
+    Attributes:
+        kind: Of the task.
+        data: Of each site.
+        networks: Of each site.
+        names: What each site's network is called.
+        shared: Networks in one feature space, for methods that can have it; empty if the sites'
+            networks differ.
+        patient: The set's own number of each row's patient, so that patients are the same ones
+            over seeds.
+        grouped_by: What stands for a patient.
+        public_rows: Anchors.
+    """
+
+    kind: Kind
+    data: Mapping[SiteId, SiteData]
+    networks: Mapping[SiteId, Network]
+    names: Mapping[SiteId, str]
+    shared: Mapping[SiteId, Network]
+    patient: Mapping[SiteId, NDArray[np.int64]]
+    grouped_by: str
+    public_rows: int
+
+
+loaded = cache(load_set)
+
+
+def federation(setting: RunSetting, root: Path | None) -> Federation:
+    """Deal the rows of a set to sites, as the setting and its seed say.
+
+    Raises:
+        DataError: The set is not there, or its rows do not fit the partition.
+        NetworkError: A network does not fit.
+        OptionError: A scale factor does not divide the images.
+    """
+    task, condition = setting.task, setting.condition
+    if condition.sites:
+        dealt = task.partition.model_copy(update={"sites": condition.sites})
+        task = task.model_copy(update={"partition": dealt})
+    rows = loaded(task.set, root, side=task.side, per_group=task.per_group)
+    rng = _rng(setting, "partition")
+    public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
+    anchors, rows = rows.take(public), rows.take(~public)
+    site = _dealt(rows, task.partition, rng)
+    if task.max_rows:
+        site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
+    kind = TASKS[rows.kind]
+    data: dict[SiteId, SiteData] = {}
+    patient: dict[SiteId, NDArray[np.int64]] = {}
+    networks: dict[SiteId, Network] = {}
+    shared: dict[SiteId, Network] = {}
+    names: dict[SiteId, str] = {}
+    for code in np.unique(site[site >= 0]):
+        name = _name(rows, task.partition, int(code))
+        own = rows.take(site == code)
+        own, fold = _split(own, task, condition.train_rows, name, _rng(setting, "split", name))
+        factor = _factor(task.partition, int(code))
+        data[name] = SiteData(
+            x=torch.from_numpy(_inputs(own, factor))[None],
+            y=torch.from_numpy(own.y),
+            crossfit=CrossFit(torch.from_numpy(fold)[None]),
+            group=torch.from_numpy(own.group),
+            task=kind.task,
+            anchors=torch.from_numpy(_inputs(anchors, factor)),
+        )
+        patient[name] = own.group
+        names[name] = task.networks[len(names) % len(task.networks)]
+        scale = factor if rows.kind == "super_resolution" else 1
+        outputs = len(rows.classes) or own.y.shape[1]
+        shape = tuple(data[name].x.shape[2:])
+        networks[name] = cut(names[name], shape, outputs, condition.lends or task.split, scale)
+        if len(set(task.networks)) == 1:
+            lent = condition.lends or task.lend_from or task.split
+            shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
+    return Federation(
+        kind, data, networks, names, shared, patient, rows.grouped_by, int(public.sum())
+    )
+
+
+def cut(name: str, shape: tuple[int, ...], outputs: int, at: str | None, scale: int = 1) -> Network:
+    """Return a network whose head begins at a layer.
+
+    ``head`` and ``block`` stand for the layers that the catalogue names, and ``model`` for a head
+    that is the whole network, behind a body that does nothing.
+    """
+    if at in {"head", "block"}:
+        at = splits(name)[at == "block"]
+    if at != "model":
+        return build(name, shape, outputs, at=at, scale=scale)
+    whole = build(name, shape, outputs, scale=scale)
+    return Network(
+        nn.Identity(), nn.Sequential(whole.body, whole.head), shape[0], outputs, common=True
+    )
+
+
+def _rng(setting: RunSetting, *purpose: str) -> np.random.Generator:
+    """Return chance that depends on task and seed, and never on the method."""
+    stream = generator(setting.seed, setting.task_name, *purpose)
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=stream)))
+
+
+def _dealt(rows: Rows, how: Partition, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the site of each row, -1 for none."""
+    labels, group = rows.labels, rows.group
+    match how.kind:
+        case "natural":
+            site = partitions.natural(rows.site, group)
+        case "dirichlet":
+            site = partitions.dirichlet(labels, group, how.sites, how.alpha, rng)
+        case "shards":
+            site = partitions.label_shards(labels, group, how.sites, how.shards, rng)
+        case "quantity":
+            site = partitions.quantity_skew(group, how.sites, how.exponent, rng)
+        case "eight_hospitals":
+            site = partitions.eight_hospitals(labels, group, rng, len(rows.classes))
+        case "resolution":
+            site = partitions.by_resolution(group, len(how.factors), rng)
+        case "even":
+            site = partitions.even(group, how.sites, rng, labels)
+    return site
+
+
+def _factor(how: Partition, code: int) -> int:
+    return how.factors[code] if how.kind == "resolution" else 1
+
+
+def _inputs(rows: Rows, factor: int) -> NDArray[np.float32]:
+    """Return what a site of a resolution sees of some rows."""
+    if rows.kind != "super_resolution":
+        return rows.x if factor == 1 else partitions.coarsened(rows.x, factor)
+    if factor not in rows.coarse:
+        raise OptionError(
+            f"set {rows.name!r} has no images {factor} times as coarse; "
+            f"there are {', '.join(map(str, rows.coarse))}"
+        )
+    return rows.coarse[factor]
+
+
+def _name(rows: Rows, how: Partition, code: int) -> str:
+    if how.kind == "natural":
+        return rows.site_names[code]
+    if how.kind == "eight_hospitals":
+        return list(partitions.HOSPITALS)[code]
+    if how.kind == "resolution":
+        return f"site {code + 1} (x{how.factors[code]})"
+    return f"site {code + 1}"
+
+
+def _split(
+    rows: Rows, task: TaskSetting, train_rows: int | None, name: str, rng: np.random.Generator
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Return a site's rows and their folds; training rows beyond the limit are dropped."""
+    fold = partitions.hold_out(
+        rows.labels, rows.group, task.test_ratio, task.inner_folds, rng, name=name
+    )
+    limit = train_rows or task.train_rows
+    if limit is None:
+        return rows, fold
+    learns = draw_rows(rows.labels, np.flatnonzero(fold >= 0), limit, rng)
+    fold[learns] = fold_of(rows.labels[learns], rows.group[learns], task.inner_folds, rng)
+    kept = np.sort(np.concatenate([learns, np.flatnonzero(fold < 0)]))
+    return rows.take(kept), fold[kept]

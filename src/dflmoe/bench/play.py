@@ -1,0 +1,160 @@
+"""Play one run: one method, one task, one seed."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.baselines.logistic import LogisticOnly
+from dflmoe.baselines.rival import Budget
+from dflmoe.bench.experiment import RunSetting
+from dflmoe.bench.federation import Federation, federation
+from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
+from dflmoe.bench.record import RunRecord, SiteScore, software
+from dflmoe.core.algorithm import Algorithm
+from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.site import SiteData
+from dflmoe.core.task import LABELS
+from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
+from dflmoe.simulate.faults import Weather
+from dflmoe.simulate.federation import SERVER, Played, play
+from dflmoe.types import SiteId
+
+
+def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
+    """Play a run and return its record; a run that fails says why, and stops nothing else.
+
+    Args:
+        setting: What to play.
+        root: The folder of data sets; ``None`` for the embedded set only.
+    """
+    began = time.perf_counter()
+    record = RunRecord(digest=setting.digest, setting=setting, status="failed", software=software())
+    try:
+        sites = federation(setting, root)
+        played, rounds = _played(setting, sites)
+        scores = tuple(
+            _scored(sites, name, played) for name in sites.data if _stays(name, setting, sites)
+        )
+        if not all(np.isfinite(site.value) for site in scores):
+            return record.model_copy(update={"reason": "a score is not a finite number"})
+        done = {
+            "status": "done",
+            "metric": sites.kind.metric,
+            "grouped_by": sites.grouped_by,
+            "public_rows": sites.public_rows,
+            "rounds": rounds,
+            "server_bytes": played.sent_bytes.get(SERVER, 0),
+            "sites": scores,
+        }
+    except (DflmoeError, FloatingPointError) as error:
+        done = {"reason": f"{error}"}
+    return record.model_copy(update={**done, "seconds": round(time.perf_counter() - began, 2)})
+
+
+def _played(setting: RunSetting, sites: Federation) -> tuple[Played, int]:
+    """Return what came of a method, and its rounds."""
+    learning, seed, method = setting.task.learning, setting.seed, setting.method
+    budget = Budget(learning.training, learning.one_round, learning.rounds, seed)
+    if method in {LOCAL, LOGISTIC}:
+        return _alone(sites, budget, method), 0
+    if method in OURS_BY_NAME:
+        return _ours(OURS_BY_NAME[method], setting, sites, budget)
+    found = rival(method)
+    if found.alike and len(set(sites.names.values())) > 1:
+        raise NetworkError(
+            f"{found.title} needs {found.needs[-1]} at all sites, and they have "
+            f"{', '.join(sorted(set(sites.names.values())))}; leave it out or give all sites one"
+        )
+    algorithms = {name: found.build(network, budget) for name, network in sites.networks.items()}
+    played = play(
+        algorithms,
+        sites.data,
+        rounds=1 if found.once else budget.rounds,
+        seed=seed,
+        purpose="bench",
+        server=found.server,
+        weather=_weather(setting, sites, budget.rounds),
+        hears=found.topology(list(sites.data)) if found.topology else None,
+    )
+    return played, 1 if found.once else budget.rounds
+
+
+def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
+    """Return what each site has alone: its own network, trained to convergence."""
+    if method == LOGISTIC and sites.kind.task is not LABELS:
+        raise ExperimentError("logistic regression predicts classes; leave it out for images")
+    local: dict[SiteId, Algorithm] = {
+        name: LogisticOnly(network.classes)
+        if method == LOGISTIC
+        else LocalOnly(network, budget.training)
+        for name, network in sites.networks.items()
+    }
+    return play(local, sites.data, rounds=1, seed=budget.seed, purpose="alone")
+
+
+def _ours(ours: Ours, setting: RunSetting, sites: Federation, budget: Budget) -> tuple[Played, int]:
+    """Return what borrowed heads gave, with the site's own network to fall back to."""
+    shared = bool(sites.shared) and ours.common
+    dials = ours.dials if sites.shared or ours.apart is None else ours.apart
+    networks = sites.shared if shared else sites.networks
+    data: Mapping[SiteId, SiteData] = sites.data
+    if dials.guard:
+        alone = _alone(sites, budget)
+        data = {
+            name: replace(one, alone=alone.outcomes[name][-1].served) for name, one in data.items()
+        }
+    rounds = 1 if ours.once else budget.rounds
+    training = budget.training if ours.once else budget.steps
+    algorithms: dict[SiteId, Algorithm] = {
+        name: DFLMoE(network, dials, training, setting.seed) for name, network in networks.items()
+    }
+    weather = _weather(setting, sites, rounds)
+    played = play(
+        algorithms, data, rounds=rounds, seed=setting.seed, purpose="bench", weather=weather
+    )
+    return played, rounds
+
+
+def _leaving(setting: RunSetting, sites: Federation) -> list[SiteId]:
+    """Return the sites that leave half-way: the last ones, the same for every method."""
+    names = list(sites.data)
+    return names[len(names) - round(setting.condition.gone * len(names)) :]
+
+
+def _stays(name: SiteId, setting: RunSetting, sites: Federation) -> bool:
+    return name not in _leaving(setting, sites)
+
+
+def _weather(setting: RunSetting, sites: Federation, rounds: int) -> Weather:
+    gone = dict.fromkeys(_leaving(setting, sites), rounds // 2 + 1)
+    return Weather(setting.condition.lost, gone, setting.seed)
+
+
+def _scored(sites: Federation, name: SiteId, played: Played) -> SiteScore:
+    """Return a site's scores on its test rows."""
+    data, outcome = sites.data[name], played.outcomes[name][-1]
+    test = data.crossfit.fold[0] < 0
+    said, y = outcome.served[0, test], data.y[test]
+    values = sites.kind.row_scores(said, y)
+    people = sites.patient[name][test.numpy()]
+    groups = {
+        int(p): (round(float(values[people == p].sum()), 5), int((people == p).sum()))
+        for p in np.unique(people)
+    }
+    guarded = bool((outcome.own != outcome.mixture).any())
+    return SiteScore(
+        name=name,
+        network=sites.names[name],
+        train_rows=int((~test).sum()),
+        test_rows=int(test.sum()),
+        groups=groups,
+        scores={
+            k: None if v is None else round(v, 5) for k, v in sites.kind.scores(said, y).items()
+        },
+        sent_bytes=played.sent_bytes.get(name, 0),
+        heads_used=bool(outcome.used[0]) if guarded else None,
+    )

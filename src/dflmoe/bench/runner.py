@@ -1,0 +1,173 @@
+"""Play all runs of an experiment: on every core, resumable, one record a run."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+from dflmoe import __version__
+from dflmoe.bench.experiment import Experiment, RunSetting, TaskSetting
+from dflmoe.bench.methods import title
+from dflmoe.bench.play import play_run
+from dflmoe.bench.record import RunRecord, save, stored
+from dflmoe.errors import ExperimentError
+
+logger = logging.getLogger(__name__)
+
+QUICK_ROWS = 60
+"""Rows of a site at most in a quick run."""
+
+POLL_S = 0.5
+"""Seconds between two looks for new records."""
+
+
+def plan(
+    experiment: Experiment,
+    *,
+    quick: bool,
+    seeds: Sequence[int] | None = None,
+    tasks: Collection[str] = (),
+    methods: Collection[str] = (),
+) -> list[RunSetting]:
+    """Return the runs of an experiment, seed by seed, so that what is there first says most.
+
+    Args:
+        experiment: What to play.
+        quick: One seed, few methods, few rows and steps.
+        seeds: To play; as many as the experiment says, from 0, if not given.
+        tasks: Those to play; all if empty.
+        methods: Those to play; all if empty.
+
+    Raises:
+        ExperimentError: A task or method is unknown.
+    """
+    played = (experiment.quick_tasks if quick else ()) or experiment.tasks
+    called = experiment.quick_methods if quick else experiment.methods
+    conditions = [
+        c
+        for c in experiment.conditions
+        if not quick or experiment.quick_conditions is None or c.name in experiment.quick_conditions
+    ]
+    for method in (*called, *methods):
+        title(method)
+    for task in tasks:
+        experiment.task(task)
+    return [
+        RunSetting(
+            experiment=experiment.name,
+            task_name=task,
+            task=shortened(experiment.task(task)) if quick else experiment.task(task),
+            method=method,
+            condition=condition,
+            seed=seed,
+            quick=quick,
+            version=__version__,
+        )
+        for seed in (seeds or range(1 if quick else experiment.seeds))
+        for task in (tasks or played)
+        for condition in conditions
+        for method in (methods or called)
+    ]
+
+
+def shortened(task: TaskSetting) -> TaskSetting:
+    """Return a task with fewer rows and steps: enough to see that all works, not to claim."""
+    learning = task.learning
+    rounds = max(2, learning.rounds // 4)
+    shorter = learning.model_copy(
+        update={"rounds": rounds, "steps": rounds * learning.local_steps, "patience": 2}
+    )
+    rows = min(task.max_rows or QUICK_ROWS, QUICK_ROWS) if task.max_rows else None
+    return task.model_copy(update={"learning": shorter, "max_rows": rows})
+
+
+def pending(settings: Sequence[RunSetting], folder: Path) -> list[RunSetting]:
+    """Return the runs that have no record yet; one that failed is not played again."""
+    return [setting for setting in settings if stored(folder, setting) is None]
+
+
+def run_all(
+    settings: Sequence[RunSetting],
+    folder: Path,
+    *,
+    root: Path | None,
+    jobs: int,
+    begun: Callable[[int], None] = lambda _: None,
+) -> Iterator[RunRecord]:
+    """Play the runs that have no record yet and yield each record once it is stored.
+
+    Killed at any point and started again, it loses the runs in flight and nothing else. Runs that
+    differ only in their method are played by one process, which deals the rows once.
+
+    Args:
+        settings: The runs.
+        folder: Where records lie.
+        root: The folder of data sets.
+        jobs: Processes.
+        begun: Told how many runs there are to play.
+
+    Raises:
+        ExperimentError: A process was killed from outside.
+    """
+    left = pending(settings, folder)
+    begun(len(left))
+    if jobs == 1:
+        for setting in left:
+            yield _play_and_save(setting, folder, root)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    try:
+        tasks = {
+            pool.submit(_play_cell, list(cell), folder, root)
+            for _, cell in groupby(left, key=lambda setting: setting.cell)
+        }
+        while left:
+            done, tasks = wait(tasks, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for setting in left.copy():
+                record = stored(folder, setting)
+                if record is not None:
+                    left.remove(setting)
+                    yield record
+            for task in done:
+                task.result()
+    except BrokenProcessPool as error:
+        raise ExperimentError(
+            "a process of the bench was killed, perhaps for want of memory; start the same command "
+            "again to go on, with fewer --jobs if it happens again"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _play_cell(settings: Sequence[RunSetting], folder: Path, root: Path | None) -> None:
+    for setting in settings:
+        _play_and_save(setting, folder, root)
+
+
+def _start_worker() -> None:
+    """Let a process use one core, and no more priority than people at work leave it."""
+    os.nice(5)
+    torch.set_num_threads(1)
+
+
+def _play_and_save(setting: RunSetting, folder: Path, root: Path | None) -> RunRecord:
+    """Play a run and store its record in the same process, so that it outlives the others."""
+    try:
+        record = play_run(setting, root)
+    except Exception as error:  # one run must not stop the others, whatever happened in it
+        logger.exception("%s", setting.label)
+        record = RunRecord(
+            digest=setting.digest,
+            setting=setting,
+            status="failed",
+            reason=f"{type(error).__name__}: {error}",
+        )
+    save(record, folder)
+    return record

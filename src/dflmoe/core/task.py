@@ -1,0 +1,98 @@
+"""What a federation predicts: what a head puts out, how wrong that is, where the gate looks.
+
+``core`` learns any task that says these few things about itself; ``dflmoe.tasks`` has them. Tensors
+carry the axes ``model row class`` (or ``model row expert class``), and behind them the places of a
+row: none for a class, ``height width`` for a mask or an image.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dflmoe.core.mixture import Pool, mix
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A kind of prediction; no state, no chance."""
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a mixture is shifted to the own prevalence (``core.calibration``)."""
+        ...
+
+    def said(self, raw: Tensor, dim: int) -> Tensor:
+        """Return predictions from what a head puts out; saying them again changes nothing.
+
+        Args:
+            raw: Outputs of a head, ``[model, row, ..., class, *place]``.
+            dim: The class axis.
+        """
+        ...
+
+    def losses(
+        self, said: Float[Tensor, "model row class ..."], y: Tensor
+    ) -> Float[Tensor, "model row"]:
+        """Return the loss of each row, averaged over its places.
+
+        Args:
+            said: Predictions, or what a head puts out.
+            y: What came true, ``[model, row, ...]``.
+        """
+        ...
+
+    def pooled(
+        self,
+        tokens: Float[Tensor, "model row expert class ..."],
+        log_weights: Float[Tensor, "model _ expert ..."],
+        pool: Pool,
+    ) -> Float[Tensor, "model row class ..."]:
+        """Return the mixture of what the experts say."""
+        ...
+
+    def query(self, features: Float[Tensor, "model row feature ..."]) -> Tensor:
+        """Return what the gate sees: one vector a row, or one a place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One class a row: cross-entropy, and one decision of the gate a row."""
+
+    calibrates: bool = True
+
+    def said(self, raw: Tensor, dim: int) -> Tensor:
+        """See ``Task.said``: log probabilities."""
+        return F.log_softmax(raw, dim=dim)
+
+    def losses(
+        self, said: Float[Tensor, "model row class ..."], y: Tensor
+    ) -> Float[Tensor, "model row"]:
+        """See ``Task.losses``: cross-entropy."""
+        loss = F.cross_entropy(said.flatten(0, 1), y.flatten(0, 1), reduction="none")
+        return loss.view(*y.shape[:2], -1).mean(2)
+
+    def pooled(
+        self,
+        tokens: Float[Tensor, "model row expert class ..."],
+        log_weights: Float[Tensor, "model _ expert ..."],
+        pool: Pool,
+    ) -> Float[Tensor, "model row class ..."]:
+        """See ``Task.pooled``: a mixture of distributions."""
+        return mix(tokens, log_weights, pool)
+
+    def query(self, features: Float[Tensor, "model row feature ..."]) -> Tensor:
+        """See ``Task.query``: feature maps are averaged over the image."""
+        return features if features.dim() <= 3 else features.flatten(3).mean(-1)  # noqa: PLR2004
+
+
+LABELS = Labels()
+
+
+def log_halves(tokens: Float[Tensor, "model row expert class ..."]) -> Float[Tensor, "model 1 2"]:
+    """Return log weights that mix two experts in halves."""
+    return torch.full((len(tokens), 1, 2), 0.5).log()

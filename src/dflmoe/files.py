@@ -1,0 +1,47 @@
+"""Files that are replaced whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from dflmoe.errors import OutputError
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that there is never half of it; missing folders are made.
+
+    Raises:
+        OutputError: The folder cannot be made or written; what was there stays as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path.name} cannot be written to {path.parent}: {error.strerror or error}; "
+            f"choose another folder"
+        ) from error
+
+
+def writable(folder: Path) -> None:
+    """Check that a folder can be made and written, before hours are spent.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"output folder {folder} cannot be written: {error.strerror or error}; "
+            f"choose another one"
+        ) from error

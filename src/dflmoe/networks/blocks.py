@@ -1,0 +1,214 @@
+"""The parts that our networks are made of. Nothing here keeps buffers or acts by chance.
+
+Norms are GroupNorms: BatchNorm's running statistics would describe a site's patients.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+NORM_GROUPS = 4
+
+_CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network is asked to be.
+
+    Attributes:
+        shape: Of one input: ``[feature]``, ``[channel, time]`` or ``[channel, height, width]``.
+        outputs: Classes, or channels of the picture that comes out.
+        width: Channels of its first block; the others follow.
+        scale: How many times larger the picture comes out (super-resolution).
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+    width: int
+    scale: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input, or features of a table."""
+        return self.shape[0]
+
+
+def chain(**layers: nn.Module) -> nn.Sequential:
+    """Return layers that run one after the other and can be split by name."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def norm_groups(channels: int) -> int:
+    """Return the number of groups of a norm: four, or what of it divides the channels."""
+    return math.gcd(NORM_GROUPS, channels)
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, GroupNorm, ReLU: the size stays, or shrinks by the stride.
+
+    Without the norm the convolution has a bias: where small differences of brightness are what is
+    to be learnt, a norm takes them away (Lim et al., EDSR, 2017, section 3.1).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        dims: int = 2,
+        active: bool = True,
+        norm: bool = True,
+    ) -> None:
+        conv = _CONV[dims](
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm
+        )
+        layers = OrderedDict[str, nn.Module](conv=conv)
+        if norm:
+            layers["norm"] = nn.GroupNorm(norm_groups(outputs), outputs)
+        if active:
+            layers["relu"] = nn.ReLU()
+        super().__init__(layers)
+
+
+class Residual(nn.Module):
+    """A basic residual block with a projection: three layers of weights.
+
+    References:
+        He et al., Deep Residual Learning for Image Recognition, 2016, figure 2 and option C.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, dims: int = 2
+    ) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, kernel, stride=stride, dims=dims)
+        self.second = ConvBlock(outputs, outputs, kernel, dims=dims, active=False)
+        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, dims=dims, active=False)
+
+    def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row feature ..."]:
+        """Return what the two convolutions add to the projected input."""
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: widen, convolve each channel by itself, narrow.
+
+    References:
+        Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, figure 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, expand: int = 2) -> None:
+        super().__init__()
+        wide = expand * inputs
+        self.widen = ConvBlock(inputs, wide, 1)
+        self.depthwise = ConvBlock(wide, wide, stride=stride, groups=wide)
+        self.narrow = ConvBlock(wide, outputs, 1, active=False)
+        self.skips = stride == 1 and inputs == outputs
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height_out width_out"]:
+        """Return the block's features, added to its input where their shapes are alike."""
+        out: Tensor = self.narrow(self.depthwise(self.widen(x)))
+        return x + out if self.skips else out
+
+
+class Centred(nn.Module):
+    """Splits a series into its mean and what differs from it, ``swing`` times enlarged.
+
+    People differ in their level (resting heart rate) more than in its changes, which tell more.
+    """
+
+    def __init__(self, swing: float = 4.0) -> None:
+        super().__init__()
+        self.swing = swing
+
+    def forward(
+        self, x: Float[Tensor, "row channel time"]
+    ) -> Float[Tensor, "row twice_channel time"]:
+        """Return the deviations, followed by the mean at every time."""
+        mean = x.mean(-1, keepdim=True)
+        return torch.cat([self.swing * (x - mean), mean.expand_as(x)], dim=1)
+
+
+class MeanPool(nn.Module):
+    """The mean of each feature over time or over the picture."""
+
+    def forward(self, x: Float[Tensor, "row feature *space"]) -> Float[Tensor, "row feature"]:
+        """Return one number for each feature."""
+        return x.flatten(2).mean(-1)
+
+
+class HalfResolution(nn.Module):
+    """Runs a network on 2x2 pixels at a time, four times cheaper, and unfolds its output again.
+
+    Args:
+        inner: Takes ``4 * channel`` channels and returns ``4 * feature``, at its input's size.
+        multiple: Of which the inner network's height and width must be; the input is padded.
+    """
+
+    def __init__(self, inner: nn.Module, multiple: int = 1) -> None:
+        super().__init__()
+        self.inner = inner
+        self.multiple = 2 * multiple
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features at the resolution of the input."""
+        height, width = x.shape[-2:]
+        margin = (0, -width % self.multiple, 0, -height % self.multiple)
+        folded = F.pixel_unshuffle(F.pad(x, margin, mode="replicate"), 2)
+        return F.pixel_shuffle(self.inner(folded), 2)[..., :height, :width]
+
+
+class Bicubic(nn.Module):
+    """Enlarges a picture by bicubic interpolation: no weights."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row channel scaled_height scaled_width"]:
+        """Return the picture, ``scale`` times as high and wide."""
+        if self.scale == 1:
+            return x
+        size = [self.scale * side for side in x.shape[-2:]]
+        return F.interpolate(x, size, mode="bicubic", align_corners=False)
+
+
+class Carry(nn.Module):
+    """Runs layers and carries the picture along: the last channels come out as they went in.
+
+    The layers see how the picture differs from its own mean colour: what sharpens an image does
+    not depend on how bright it is.
+
+    Args:
+        layers: From all channels to features.
+        channels: Of the picture.
+    """
+
+    def __init__(self, layers: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.channels = channels
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return the features, followed by the picture."""
+        picture = x[:, -self.channels :]
+        contrast = picture - picture.mean((2, 3), keepdim=True)
+        seen = torch.cat([x[:, : -self.channels], contrast], dim=1)
+        return torch.cat([self.layers(seen), picture], dim=1)

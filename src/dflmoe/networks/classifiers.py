@@ -1,0 +1,106 @@
+"""Networks that name a row: layers in a chain that ends in ``pool`` and ``classifier``.
+
+They shrink the input at once and stay narrow, since thousands of steps must run on a CPU. Split
+before the classifier, any of them can run the head of any other: a linear layer on pooled features.
+"""
+
+from torch import nn
+
+from dflmoe.networks.blocks import Centred, ConvBlock, Inverted, MeanPool, Residual, Wanted, chain
+from dflmoe.networks.images import small_cnn
+from dflmoe.networks.tables import Unopinionated, mlp
+
+
+def mlp_layers(wanted: Wanted) -> nn.Sequential:
+    """Return the layers of :func:`dflmoe.networks.tables.mlp`, each hidden one a block."""
+    network = mlp(wanted.channels, wanted.outputs, hidden=wanted.width)
+    first, gelu, second, again = network.body.children()
+    return chain(
+        block1=nn.Sequential(first, gelu),
+        block2=nn.Sequential(second, again),
+        classifier=network.head,
+    )
+
+
+def small_cnn_layers(wanted: Wanted) -> nn.Sequential:
+    """Return the layers of :func:`dflmoe.networks.images.small_cnn`; its head is ``block2``."""
+    network = small_cnn(wanted.channels, wanted.outputs, width=wanted.width)
+    *block, flatten, _ = network.head.children()
+    return chain(
+        block1=network.body,
+        block2=nn.Sequential(*block),
+        pool=flatten,
+        classifier=Unopinionated(8 * wanted.width, wanted.outputs),
+    )
+
+
+def resnet(wanted: Wanted, *, blocks: int) -> nn.Sequential:
+    """Return a residual network for images or series.
+
+    It has ``2 + 3 * blocks`` layers of weights, as every block has a projection: ResNet-5, -8, -11
+    and -17 have 1, 2, 3 and 5 blocks. Inputs are ``[row, channel, time]`` or
+    ``[row, channel, height, width]``. The later half of the blocks, and always the last, have four
+    times the width of the stem, the others twice.
+    """
+    dims = len(wanted.shape) - 1
+    kernel = 3 if dims == 2 else 7  # noqa: PLR2004  # a picture, or a series: wider in time
+    width, inputs = wanted.width, wanted.width
+    series = dims == 1
+    layers: dict[str, nn.Module] = {"centre": Centred()} if series else {}
+    channels = 2 * wanted.channels if series else wanted.channels
+    layers["stem"] = ConvBlock(channels, width, kernel, stride=2, dims=dims)
+    for k in range(blocks):
+        outputs = 4 * width if k >= blocks // 2 else 2 * width
+        stride = 2 if k == 0 or outputs > inputs else 1
+        layers[f"block{k + 1}"] = Residual(inputs, outputs, kernel, stride=stride, dims=dims)
+        inputs = outputs
+    return chain(**layers, pool=MeanPool(), classifier=Unopinionated(inputs, wanted.outputs))
+
+
+def vgg(wanted: Wanted) -> nn.Sequential:
+    """Return a VGG-like network: pairs of 3x3 convolutions, each pair followed by max pooling.
+
+    References:
+        Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition,
+        2015.
+    """
+    width = wanted.width
+
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            ConvBlock(inputs, outputs), ConvBlock(outputs, outputs), nn.MaxPool2d(2, ceil_mode=True)
+        )
+
+    return chain(
+        stem=ConvBlock(wanted.channels, width, stride=2),
+        block1=block(width, 2 * width),
+        block2=block(2 * width, 4 * width),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )
+
+
+def mobilenet(wanted: Wanted) -> nn.Sequential:
+    """Return a MobileNet-like network of inverted residual blocks."""
+    width = wanted.width
+    return chain(
+        stem=ConvBlock(wanted.channels, width, stride=2),
+        block1=Inverted(width, 2 * width, stride=2),
+        block2=Inverted(2 * width, 2 * width),
+        block3=Inverted(2 * width, 4 * width, stride=2),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )
+
+
+def cnn1d(wanted: Wanted) -> nn.Sequential:
+    """Return a plain convolutional network for series, ``[row, channel, time]``."""
+    width = wanted.width
+    return chain(
+        centre=Centred(),
+        stem=ConvBlock(2 * wanted.channels, width, 7, stride=2, dims=1),
+        block1=ConvBlock(width, 2 * width, 5, stride=2, dims=1),
+        block2=ConvBlock(2 * width, 4 * width, 5, stride=2, dims=1),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )

@@ -1,0 +1,148 @@
+"""Networks that return a picture: a class for every pixel, or a larger image.
+
+Their features have the resolution of the output, ``[row, feature, height, width]``, whatever the
+input's, so that sites of different scales can run each other's heads. Before the head comes
+``refine``, the last block, which also fits between sites.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dflmoe.networks.blocks import (
+    Bicubic,
+    Carry,
+    ConvBlock,
+    HalfResolution,
+    Wanted,
+    chain,
+)
+from dflmoe.networks.heads import ResidualHead, UnopinionatedConv
+
+
+class UNet(nn.Module):
+    """Two steps down and two up again, with skips; height and width are multiples of four.
+
+    References:
+        Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.enter = ConvBlock(inputs, width)
+        self.down = ConvBlock(width, 2 * width, stride=2)
+        self.deep = ConvBlock(2 * width, 4 * width, stride=2)
+        self.up = ConvBlock(6 * width, 2 * width)
+        self.leave = ConvBlock(3 * width, width)
+        self.unfold = nn.Conv2d(width, outputs, 1)
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features at the resolution of the input."""
+        fine = self.enter(x)
+        middle = self.down(fine)
+        deep = self.deep(middle)
+        middle = self.up(torch.cat([_twice(deep), middle], dim=1))
+        fine = self.leave(torch.cat([_twice(middle), fine], dim=1))
+        features: Tensor = self.unfold(fine)
+        return features
+
+
+class PlainResidual(nn.Module):
+    """Two convolutions whose output is added to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(width, width, norm=False)
+        self.second = ConvBlock(width, width, active=False, norm=False)
+
+    def forward(
+        self, x: Float[Tensor, "row feature height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features of the same shape."""
+        added: Tensor = x + self.second(self.first(x))
+        return added
+
+
+class SubPixel(nn.Module):
+    """Features from the small image, unfolded to the large one, and the bicubic image itself.
+
+    References:
+        Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+        Convolutional Neural Network, 2016.
+    """
+
+    def __init__(self, channels: int, features: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.bicubic = Bicubic(scale)
+        self.layers = nn.Sequential(
+            ConvBlock(channels, 2 * features, 5, norm=False),
+            ConvBlock(2 * features, 2 * features, norm=False),
+            nn.Conv2d(2 * features, features * scale**2, 3, padding=1),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature scaled_height scaled_width"]:
+        """Return learned features, followed by the enlarged image."""
+        contrast = x - x.mean((2, 3), keepdim=True)
+        learned = F.pixel_shuffle(self.layers(contrast), self.scale)
+        return torch.cat([learned, self.bicubic(x)], dim=1)
+
+
+def unet(wanted: Wanted) -> nn.Sequential:
+    """Return a U-Net at half the resolution, its output unfolded to the full one."""
+    width = wanted.width
+    return chain(
+        trunk=HalfResolution(UNet(4 * wanted.channels, 4 * width, width), multiple=4),
+        refine=ConvBlock(width, width),
+        head=UnopinionatedConv(width, wanted.outputs),
+    )
+
+
+def srresnet(wanted: Wanted) -> nn.Sequential:
+    """Return a residual network that corrects the bicubic image; its weights fit every scale.
+
+    It works on the image that is already enlarged, on 2x2 pixels at a time. Features are
+    ``[row, width + channel, scaled height, scaled width]``, the enlarged image last.
+
+    References:
+        Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
+        Network, 2017.
+    """
+    channels, width = wanted.channels, wanted.width
+    inner = nn.Sequential(
+        ConvBlock(4 * channels, 2 * width, norm=False),
+        PlainResidual(2 * width),
+        PlainResidual(2 * width),
+        nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+    )
+    return chain(
+        bicubic=Bicubic(wanted.scale),
+        trunk=Carry(HalfResolution(inner), channels),
+        **_correction(wanted),
+    )
+
+
+def espcn(wanted: Wanted) -> nn.Sequential:
+    """Return a network that works on the small image; its body's weights depend on the scale.
+
+    Features and heads are shaped as those of :func:`srresnet`.
+    """
+    trunk = SubPixel(wanted.channels, wanted.width, wanted.scale)
+    return chain(trunk=trunk, **_correction(wanted))
+
+
+def _correction(wanted: Wanted) -> dict[str, nn.Module]:
+    features = wanted.width + wanted.channels
+    return {
+        "refine": Carry(ConvBlock(features, wanted.width, norm=False), wanted.channels),
+        "head": ResidualHead(features, wanted.outputs),
+    }
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,552 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dflmoe.core.site import Network
+from dflmoe.core.stacking import initial, stacked_call
+from dflmoe.errors import MissingExtraError, NetworkError
+from dflmoe.networks import (
+    build,
+    fits,
+    layers,
+    mlp,
+    names,
+    plain,
+    small_cnn,
+    split,
+    splits,
+)
+from dflmoe.networks.blocks import Wanted, chain
+from dflmoe.networks.catalogue import CATALOGUE, Kind
+from dflmoe.networks.heads import UnopinionatedConv
+from dflmoe.networks.tables import Unopinionated
+
+INPUTS: dict[Kind, list[tuple[int, ...]]] = {
+    "table": [(1,), (30,)],
+    "series": [(1, 187), (12, 300)],
+    "image": [(1, 28, 28), (3, 64, 64), (1, 45, 61), (3, 128, 128)],
+    "segmentation": [(1, 28, 28), (3, 64, 64), (1, 45, 61)],
+    "super-resolution": [(1, 14, 14), (3, 16, 16), (3, 9, 11)],
+}
+"""Inputs of each kind."""
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+SCALES = (2, 4, 8)
+OUTPUTS = 3
+
+every = pytest.mark.parametrize("name", names())
+every_classifier = pytest.mark.parametrize(
+    "name", [name for kind in ("table", "series", "image") for name in names(kind)]
+)
+every_enlarger = pytest.mark.parametrize("name", names("super-resolution"))
+
+
+def built(
+    name: str, shape: tuple[int, ...] | None = None, *, deep: bool = False, scale: int = 2
+) -> tuple[Network, Tensor, tuple[int, ...]]:
+    """Return a network, two rows for it, and the shape that its task asks for."""
+    kind = CATALOGUE[name].kind
+    shape = shape or INPUTS[kind][0]
+    enlarges = kind == "super-resolution"
+    outputs, scale = (shape[0], scale) if enlarges else (OUTPUTS, 1)
+    network = build(name, shape, outputs, at=splits(name)[deep], scale=scale)
+    space = [scale * side for side in shape[1:]] if enlarges else shape[1:]
+    dense = kind in {"segmentation", "super-resolution"}
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    return network, x, (outputs, *space) if dense else (outputs,)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: p.shape for name, p in module.named_parameters()}
+
+
+def weighted(module: nn.Module) -> int:
+    return sum(isinstance(part, WEIGHTED) for part in module.modules())
+
+
+# What holds for every network of the catalogue
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["light head", "deep head"])
+@every
+def test_a_network_takes_every_size_of_input_and_returns_what_its_task_asks_for(
+    name: str, deep: bool
+) -> None:
+    for shape in INPUTS[CATALOGUE[name].kind]:
+        network, x, output_shape = built(name, shape, deep=deep)
+        features = network.body(x)
+        assert features.shape[:2] == (2, network.width)
+        assert network.head(features).shape == (2, *output_shape)
+
+
+@every
+def test_a_body_and_its_head_are_the_whole_network_wherever_it_is_split(
+    name: str, rng: torch.Generator
+) -> None:
+    entry = CATALOGUE[name]
+    shape = INPUTS[entry.kind][0]
+    outputs, scale = (shape[0], 2) if entry.kind == "super-resolution" else (OUTPUTS, 1)
+    whole = entry.make(Wanted(shape, outputs, entry.width, scale))
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    x = torch.randn(2, *shape, generator=rng)
+    for at in layers(name, shape, outputs, scale=scale):
+        if name == "plain":
+            break  # its body has no layer, as only ``build`` may leave it
+        network = split(whole, at, shape=shape, outputs=outputs)
+        torch.testing.assert_close(network.head(network.body(x)), whole(x))
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["light head", "deep head"])
+@every
+def test_a_network_keeps_no_buffers_and_leaves_nothing_to_chance(name: str, deep: bool) -> None:
+    network, x, _ = built(name, deep=deep)
+    assert not list(network.body.buffers())
+    assert not list(network.head.buffers())
+    for part in (network.body, network.head):
+        part.train()
+    training = network.head(network.body(x))
+    for part in (network.body, network.head):
+        part.eval()
+    torch.testing.assert_close(network.head(network.body(x)), training)
+
+
+@every
+def test_a_head_is_light(name: str) -> None:
+    network, _, _ = built(name)
+    if name != "plain":
+        assert parameters(network.head) < parameters(network.body)
+    deeper, _, _ = built(name, deep=True)
+    assert parameters(deeper.head) >= parameters(network.head)
+    assert parameters(deeper.body) + parameters(deeper.head) == parameters(
+        network.body
+    ) + parameters(network.head)
+
+
+@every
+def test_a_wider_network_learns_more_weights(name: str) -> None:
+    entry = CATALOGUE[name]
+    if not entry.width:
+        return
+    network, x, output_shape = built(name)
+    wider = build(
+        name,
+        tuple(x.shape[1:]),
+        output_shape[0],
+        width=2 * entry.width,
+        scale=2 if entry.kind == "super-resolution" else 1,
+    )
+    assert parameters(wider.body) > parameters(network.body)
+    fits(wider, tuple(x.shape[1:]), output_shape)
+
+
+@every
+def test_a_seed_decides_every_weight(name: str) -> None:
+    network, x, _ = built(name, deep=True)
+    for part in (network.body, network.head):
+        first, again, other = (
+            initial(part, 1, torch.Generator().manual_seed(s)) for s in (1, 1, 2)
+        )
+        for weight, p in first.items():
+            torch.testing.assert_close(again[weight], p)
+        drawn = {
+            f"{layer}.weight"
+            for layer, module in part.named_modules()
+            if isinstance(module, WEIGHTED)
+            and not isinstance(module, Unopinionated | UnopinionatedConv)
+        }
+        assert not any(torch.equal(first[weight], other[weight]) for weight in drawn)
+    if parameters(network.body):
+        one, another = (
+            stacked_call(
+                network.body, initial(network.body, 1, torch.Generator().manual_seed(s)), x[None]
+            )
+            for s in (1, 2)
+        )
+        assert not torch.equal(one, another)
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["light head", "deep head"])
+@every
+def test_every_weight_learns_once_the_last_layer_has_left_zero(
+    name: str, deep: bool, rng: torch.Generator
+) -> None:
+    network, x, output_shape = built(name, deep=deep)
+    params = [*network.body.parameters(), *network.head.parameters()]
+    with torch.no_grad():
+        for p in network.head.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    target = torch.randn(2, *output_shape, generator=rng)
+    loss = (network.head(network.body(x)) - target).square().sum()
+    for gradient in torch.autograd.grad(loss, params):
+        assert gradient.isfinite().all()
+        assert gradient.abs().sum() > 0
+
+
+@every
+def test_a_head_leaves_the_features_as_they_are(name: str) -> None:
+    network, x, _ = built(name, deep=True)
+    features = network.body(x).detach()
+    before = features.clone()
+    network.head(features)
+    torch.testing.assert_close(features, before)
+
+
+# Heads that others can run
+
+
+@every_classifier
+def test_an_untrained_classifier_has_no_opinion(name: str) -> None:
+    network, x, _ = built(name)
+    torch.testing.assert_close(network.head(network.body(x)), torch.zeros(2, OUTPUTS))
+
+
+@pytest.mark.parametrize("lender", ["vgg", "mlp", "resnet17"])
+@every_classifier
+def test_a_head_runs_the_weights_of_another_network_and_width(name: str, lender: str) -> None:
+    own, _, _ = built(name)
+    other = build(lender, INPUTS[CATALOGUE[lender].kind][0], OUTPUTS, width=5)
+    borrowed = {weight: torch.randn(p.shape) for weight, p in other.head.named_parameters()}
+    features = torch.randn(2, other.width)
+    torch.testing.assert_close(
+        functional_call(own.head, borrowed, (features,)),
+        functional_call(other.head, borrowed, (features,)),
+    )
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "super-resolution"])
+def test_heads_for_pictures_fit_between_networks_of_one_task(kind: Kind) -> None:
+    for deep in (False, True):
+        first, second = (built(name, deep=deep)[0].head for name in names(kind))
+        assert shapes(first) == shapes(second)
+
+
+@every_enlarger
+def test_heads_fit_between_scales(name: str) -> None:
+    heads = [shapes(built(name, scale=scale)[0].head) for scale in SCALES]
+    assert heads == [shapes(built("srresnet")[0].head)] * len(SCALES)
+
+
+def test_a_body_of_srresnet_fits_every_scale_and_one_of_espcn_does_not() -> None:
+    two, four, eight = (shapes(built("srresnet", scale=s)[0].body) for s in SCALES)
+    assert two == four == eight
+    two, four, eight = (shapes(built("espcn", scale=s)[0].body) for s in SCALES)
+    assert len({tuple(s.items()) for s in (two, four, eight)}) == len(SCALES)
+
+
+@pytest.mark.parametrize("scale", [1, *SCALES])
+@every_enlarger
+def test_an_untrained_enlarger_is_bicubic(name: str, scale: int) -> None:
+    for shape in INPUTS["super-resolution"]:
+        network, x, _ = built(name, shape, scale=scale)
+        bicubic = F.interpolate(x, scale_factor=float(scale), mode="bicubic", align_corners=False)
+        torch.testing.assert_close(network.head(network.body(x)), bicubic)
+
+
+# What the names promise
+
+
+@pytest.mark.parametrize("depth", [5, 8, 11, 17])
+def test_a_resnet_has_as_many_layers_of_weights_as_its_name_says(depth: int) -> None:
+    network, _, _ = built(f"resnet{depth}")
+    assert weighted(network.body) + weighted(network.head) == depth
+
+
+def test_the_pilots_networks_are_in_the_catalogue() -> None:
+    for pilots, name, shape in (
+        (mlp(4, OUTPUTS), "mlp", (4,)),
+        (small_cnn(1, OUTPUTS), "small_cnn", (1, 28, 28)),
+    ):
+        at = "classifier" if name == "mlp" else "block2"
+        ours = build(name, shape, OUTPUTS, at=at)
+        for part, other in ((pilots.body, ours.body), (pilots.head, ours.head)):
+            assert [p.shape for p in part.parameters()] == [p.shape for p in other.parameters()]
+        assert ours.width == pilots.width
+
+
+def test_the_least_network_is_common_and_others_are_if_asked_to_be() -> None:
+    assert build("plain", (4,), 2).common
+    assert isinstance(build("plain", (4,), 2, at="classifier").body, type(plain(4, 2).body))
+    assert not build("mlp", (4,), 2).common
+    assert build("mlp", (4,), 2, common=True).common
+
+
+# Splitting
+
+
+def test_a_network_can_be_split_within_a_layer() -> None:
+    def toy() -> nn.Sequential:
+        torch.manual_seed(0)
+        inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 6))
+        return chain(first=inner, last=nn.Linear(6, 2))
+
+    x = torch.randn(3, 4)
+    whole = toy()(x)
+    for at, width in (("first.1", 5), ("first.2", 5), ("last", 6)):
+        network = split(toy(), at, shape=(4,), outputs=2)
+        assert network.width == width
+        features = network.body(x)
+        torch.testing.assert_close(network.head(features), whole)
+        torch.testing.assert_close(features, network.body(x))
+
+
+class Named(nn.Module):
+    """Runs its layers in the order in which they are written, or the other way round."""
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.backwards = backwards
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = (self.second, self.first) if self.backwards else (self.first, self.second)
+        return second(first(x))  # type: ignore[no-any-return]  # torch's modules return anything
+
+
+class Extra(nn.Module):
+    """Has a weight that no seed decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_a_module_that_runs_its_children_in_order_can_be_split() -> None:
+    module = Named()
+    x = torch.randn(3, 4)
+    network = split(module, "second", shape=(4,), outputs=4)
+    torch.testing.assert_close(network.head(network.body(x)), module(x))
+
+
+def one_layer_twice() -> nn.Sequential:
+    layer = nn.Linear(4, 4)
+    return chain(first=layer, again=layer)
+
+
+@pytest.mark.parametrize(
+    ("module", "at", "message"),
+    [
+        pytest.param(
+            chain(stem=nn.Linear(4, 4), deep=nn.Sequential(nn.Linear(4, 2))),
+            "neck",
+            r"no layer 'neck'; split at one of deep, deep\.0$",
+            id="unknown layer",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 4), last=nn.Linear(4, 2)),
+            "stem",
+            "no layer for the body; split at one of last$",
+            id="empty body",
+        ),
+        pytest.param(
+            chain(stem=nn.Identity(), last=nn.Linear(4, 2)), "last", "no layer", id="idle body"
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 4), norm=nn.BatchNorm1d(4), last=nn.Linear(4, 2)),
+            "last",
+            r"'norm\.running_mean'.*use GroupNorm or LayerNorm$",
+            id="BatchNorm in the body",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 4), norm=nn.BatchNorm1d(4), last=nn.Linear(4, 2)),
+            "norm",
+            "use GroupNorm or LayerNorm$",
+            id="BatchNorm in the head",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(5, 4), last=nn.Linear(4, 2)),
+            "last",
+            r"does not take inputs of shape \[row, 4\]",
+            id="other input",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 4), last=nn.Linear(4, 3)),
+            "last",
+            r"returns \[row, 3\] where the task expects \[row, 2\]",
+            id="other outputs",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 2), last=nn.Flatten(0)),
+            "last",
+            "need a channel axis",
+            id="flat",
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 2), last=Pair()), "last", "returns a tuple", id="two outputs"
+        ),
+        pytest.param(
+            chain(stem=nn.Linear(4, 2), last=nn.Sequential(Extra())),
+            "last",
+            r"'last\.0\.weight' are not drawn",
+            id="weights that no seed decides",
+        ),
+        pytest.param(
+            Named(backwards=True), "second", r"write it as an nn\.Sequential", id="no chain"
+        ),
+        pytest.param(
+            nn.Bilinear(4, 4, 2),
+            "last",
+            r"no layer 'last'; write it as an nn\.Sequential",
+            id="no layers at all",
+        ),
+        pytest.param(one_layer_twice(), "again", "weights are shared", id="shared weights"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_in_a_sentence(
+    module: nn.Module, at: str, message: str
+) -> None:
+    with pytest.raises(NetworkError, match=message):
+        split(module, at, shape=(4,), outputs=2)
+
+
+def test_a_module_whose_parts_do_not_run_is_no_chain() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(4, 4)
+            self.rest = nn.ModuleList([nn.Linear(4, 2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest[0](self.stem(x))  # type: ignore[no-any-return]  # as above
+
+    with pytest.raises(NetworkError, match=r"write it as an nn\.Sequential"):
+        split(Listed(), "rest", shape=(4,), outputs=2)
+
+
+@every
+def test_an_unknown_layer_is_answered_with_the_layers_there_are(name: str) -> None:
+    shape = INPUTS[CATALOGUE[name].kind][0]
+    outputs = shape[0] if name in names("super-resolution") else OUTPUTS
+    with pytest.raises(NetworkError, match="no layer 'nowhere'") as caught:
+        build(name, shape, outputs, at="nowhere")
+    known = layers(name, shape, outputs)
+    assert {*splits(name)} <= {*known}
+    assert str(caught.value).endswith(", ".join(known))
+
+
+# Fitting a task
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        pytest.param(plain(4, 3), r"head returns \[row, 3\].*expects \[row, 2\]", id="classes"),
+        pytest.param(
+            Network(nn.Linear(4, 5), nn.Linear(4, 2), 5, 2), "head does not take", id="head's input"
+        ),
+        pytest.param(
+            Network(nn.Linear(3, 5), nn.Linear(5, 2), 5, 2), "body does not take", id="body's input"
+        ),
+        pytest.param(
+            Network(nn.Linear(4, 5), nn.Linear(5, 2), 6, 2), r"head expects \[row, 6", id="width"
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_its_task_is_refused(network: Network, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        fits(network, (4,), (2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "options", "message"),
+    [
+        pytest.param("resnet6", (1, 28, 28), 2, {}, "choose one of plain, mlp", id="unknown"),
+        pytest.param("resnet5", (4,), 2, {}, "choose plain or mlp$", id="a table for an image"),
+        pytest.param("mlp", (1, 28, 28), 2, {}, "choose small_cnn or", id="an image for a table"),
+        pytest.param("mlp", (), 2, {}, "another input", id="no input"),
+        pytest.param("mlp", (0,), 2, {}, "must be 1 or more", id="no features"),
+        pytest.param("mlp", (4,), 2, {"width": 0}, "set it to 1 or more", id="no width"),
+        pytest.param("plain", (4,), 2, {"width": 8}, "leave the width out", id="width of plain"),
+        pytest.param("unet", (1, 28, 28), 2, {"scale": 2}, "srresnet or espcn", id="enlarging"),
+        pytest.param("srresnet", (1, 8, 8), 3, {"scale": 2}, "same channels", id="colours"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_in_a_sentence(
+    name: str, shape: tuple[int, ...], outputs: int, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(NetworkError, match=message):
+        build(name, shape, outputs, width=options.get("width"), scale=options.get("scale", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"), [pytest.param("densenet", 2), pytest.param("segresnet", 2)]
+)
+def test_without_monai_its_networks_say_what_to_install(
+    name: str, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dflmoe\[bench\]'"):
+        build(name, (1, 28, 28), outputs)
+
+
+# The user's own
+
+OWN = """
+from torch import nn
+
+def toy(shape, outputs):
+    return nn.Sequential(nn.Linear(shape[0], 7), nn.GELU(), nn.Linear(7, outputs))
+
+def picture(shape, outputs):
+    return nn.Sequential(nn.Conv2d(shape[0], 4, 1), nn.Conv2d(4, outputs, 1))
+
+def wrong(shape, outputs):
+    return "a network"
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+    return "own_networks"
+
+
+def test_a_network_of_ones_own_is_built_by_its_import_path(own: str) -> None:
+    network = build(f"{own}:toy", (4,), 3, at="2")
+    assert (network.width, network.classes) == (7, 3)
+    assert network.head(network.body(torch.randn(5, 4))).shape == (5, 3)
+    assert layers(f"{own}:toy", (4,), 3) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "message"),
+    [
+        pytest.param("{}:toy", None, "split at one of 1, 2$", id="no split"),
+        pytest.param("{}:nothing", "2", "AttributeError", id="no such factory"),
+        pytest.param("{}_nowhere:toy", "2", "ModuleNotFoundError", id="no such module"),
+        pytest.param("{}:wrong", "2", "returns a str", id="no module returned"),
+        pytest.param(":toy", "2", "could not be made", id="no path"),
+    ],
+)
+def test_a_wrong_import_path_is_refused_in_a_sentence(
+    own: str, name: str, at: str | None, message: str
+) -> None:
+    with pytest.raises(NetworkError, match=message):
+        build(name.format(own), (4,), 2, at=at)
+
+
+def test_a_network_of_ones_own_must_enlarge_if_it_is_asked_to(own: str) -> None:
+    assert build(f"{own}:picture", (3, 8, 8), 3, at="1").width == 4
+    with pytest.raises(NetworkError, match=r"expects \[row, 3, 16, 16\]"):
+        build(f"{own}:picture", (3, 8, 8), 3, at="1", scale=2)
