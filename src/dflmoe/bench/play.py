@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
     began = time.perf_counter()
     record = RunRecord(digest=setting.digest, setting=setting, status="failed", software=software())
     try:
-        sites = federation(setting, root)
-        played, rounds = _played(setting, sites)
+        sites = _federation(setting.cell, root)
+        played, rounds = _played(setting, sites, root)
         scores = tuple(
             _scored(sites, name, played) for name in sites.data if _stays(name, setting, sites)
         )
@@ -55,14 +56,30 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
     return record.model_copy(update={**done, "seconds": round(time.perf_counter() - began, 2)})
 
 
-def _played(setting: RunSetting, sites: Federation) -> tuple[Played, int]:
+_federation = lru_cache(maxsize=1)(federation)
+"""Methods that are compared follow each other, and share rows and networks."""
+
+
+def _budget(setting: RunSetting) -> Budget:
+    learning = setting.task.learning
+    return Budget(learning.training, learning.one_round, learning.rounds, setting.seed)
+
+
+@lru_cache(maxsize=1)
+def _alone_in(cell: RunSetting, root: Path | None) -> Played:
+    """Return what the sites of a comparison have alone."""
+    return _alone(_federation(cell, root), _budget(cell))
+
+
+def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[Played, int]:
     """Return what came of a method, and its rounds."""
-    learning, seed, method = setting.task.learning, setting.seed, setting.method
-    budget = Budget(learning.training, learning.one_round, learning.rounds, seed)
-    if method in {LOCAL, LOGISTIC}:
+    budget, method = _budget(setting), setting.method
+    if method == LOCAL:
+        return _alone_in(setting.cell, root), 0
+    if method == LOGISTIC:
         return _alone(sites, budget, method), 0
     if method in OURS_BY_NAME:
-        return _ours(OURS_BY_NAME[method], setting, sites, budget)
+        return _ours(OURS_BY_NAME[method], setting, sites, budget, root)
     found = rival(method)
     if found.alike and len(set(sites.names.values())) > 1:
         raise NetworkError(
@@ -74,7 +91,7 @@ def _played(setting: RunSetting, sites: Federation) -> tuple[Played, int]:
         algorithms,
         sites.data,
         rounds=1 if found.once else budget.rounds,
-        seed=seed,
+        seed=setting.seed,
         purpose="bench",
         server=found.server,
         weather=_weather(setting, sites, budget.rounds),
@@ -96,14 +113,16 @@ def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
     return play(local, sites.data, rounds=1, seed=budget.seed, purpose="alone")
 
 
-def _ours(ours: Ours, setting: RunSetting, sites: Federation, budget: Budget) -> tuple[Played, int]:
+def _ours(
+    ours: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
+) -> tuple[Played, int]:
     """Return what borrowed heads gave, with the site's own network to fall back to."""
     shared = bool(sites.shared) and ours.common
     dials = ours.dials if sites.shared or ours.apart is None else ours.apart
     networks = sites.shared if shared else sites.networks
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
-        alone = _alone(sites, budget)
+        alone = _alone_in(setting.cell, root)
         data = {
             name: replace(one, alone=alone.outcomes[name][-1].served) for name, one in data.items()
         }
