@@ -97,12 +97,17 @@ class TaskSetting(Section):
     test_ratio: Ratio = 0.4
     inner_folds: Annotated[int, Field(ge=2)] = 3
     anchors: PositiveInt = 64  # public rows without labels
+    anchors_from: str | None = (
+        None  # the set that they are; set apart from the task's own if not given
+    )
     learning: Learning = Learning()
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.set not in NAMES:
             raise ValueError(f"set {self.set!r} is unknown; there are {', '.join(NAMES)}")
+        if self.anchors_from is not None and self.anchors_from not in NAMES:
+            raise ValueError(f"anchors_from names no set; there are {', '.join(NAMES)}")
         if self.partition.kind == "resolution" and not self.partition.factors:
             raise ValueError("a partition by resolution needs factors")
         return self

@@ -70,8 +70,7 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         task = task.model_copy(update={"partition": dealt})
     rows = loaded(task.set, root, side=task.side, per_group=task.per_group)
     rng = _rng(setting, "partition")
-    public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
-    anchors, rows = rows.take(public), rows.take(~public)
+    anchors, rows = _set_apart(rows, task, root, rng)
     site = _dealt(rows, task.partition, rng)
     if task.max_rows:
         site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
@@ -81,11 +80,9 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
     networks: dict[SiteId, Network] = {}
     shared: dict[SiteId, Network] = {}
     names: dict[SiteId, str] = {}
-    for code in np.unique(site[site >= 0]):
-        name = _name(rows, task.partition, int(code))
-        own = rows.take(site == code)
-        own, fold = _split(own, task, condition.train_rows, name, _rng(setting, "split", name))
-        factor = _factor(task.partition, int(code))
+    for code, (own, fold) in _split(rows, site, setting).items():
+        name = _name(rows, task.partition, code)
+        factor = _factor(task.partition, code)
         data[name] = SiteData(
             x=torch.from_numpy(_inputs(own, factor))[None],
             y=torch.from_numpy(own.y),
@@ -103,9 +100,18 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         if len(set(task.networks)) == 1:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
-    return Federation(
-        kind, data, networks, names, shared, patient, rows.grouped_by, int(public.sum())
-    )
+    return Federation(kind, data, networks, names, shared, patient, rows.grouped_by, len(anchors))
+
+
+def _set_apart(
+    rows: Rows, task: TaskSetting, root: Path | None, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """Return the public rows, and the rows for the sites: nobody has rows among both."""
+    if task.anchors_from is not None:
+        other = loaded(task.anchors_from, root, side=task.side, per_group=task.per_group)
+        return other.take(partitions.anchors(other.group, task.anchors, rng)), rows
+    public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
+    return rows.take(public), rows.take(~public)
 
 
 def cut(name: str, shape: tuple[int, ...], outputs: int, at: str | None, scale: int = 1) -> Network:
@@ -178,16 +184,36 @@ def _name(rows: Rows, how: Partition, code: int) -> str:
 
 
 def _split(
-    rows: Rows, task: TaskSetting, train_rows: int | None, name: str, rng: np.random.Generator
+    rows: Rows, site: NDArray[np.int64], setting: RunSetting
+) -> dict[int, tuple[Rows, NDArray[np.int64]]]:
+    """Return the rows of each site and their folds; training rows beyond the limit are dropped.
+
+    All sites get as many inner folds, so that weights can be averaged fit by fit: as many as the
+    setting says, or as the site with the fewest patients allows.
+    """
+    folds = setting.task.inner_folds
+    while True:
+        split = {
+            int(code): _held_out(rows.take(site == code), setting, folds, int(code))
+            for code in np.unique(site[site >= 0])
+        }
+        fewest = min(int(fold.max()) + 1 for _, fold in split.values())
+        if fewest == folds:
+            return split
+        folds = fewest
+
+
+def _held_out(
+    rows: Rows, setting: RunSetting, folds: int, code: int
 ) -> tuple[Rows, NDArray[np.int64]]:
-    """Return a site's rows and their folds; training rows beyond the limit are dropped."""
-    fold = partitions.hold_out(
-        rows.labels, rows.group, task.test_ratio, task.inner_folds, rng, name=name
-    )
-    limit = train_rows or task.train_rows
+    """Return one site's rows and their folds."""
+    task, limit = setting.task, setting.condition.train_rows or setting.task.train_rows
+    name = _name(rows, task.partition, code)
+    rng = _rng(setting, "split", name)
+    fold = partitions.hold_out(rows.labels, rows.group, task.test_ratio, folds, rng, name=name)
     if limit is None:
         return rows, fold
     learns = draw_rows(rows.labels, np.flatnonzero(fold >= 0), limit, rng)
-    fold[learns] = fold_of(rows.labels[learns], rows.group[learns], task.inner_folds, rng)
+    fold[learns] = fold_of(rows.labels[learns], rows.group[learns], folds, rng)
     kept = np.sort(np.concatenate([learns, np.flatnonzero(fold < 0)]))
     return rows.take(kept), fold[kept]

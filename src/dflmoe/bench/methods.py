@@ -36,9 +36,9 @@ class Ours:
     note: str = ""
 
 
-PAPER = replace(Dials.paper(), mixture_steps=4, batch=16)
+PAPER = Dials.paper()
 SHARED = Dials(mixture_steps=40, batch=16)
-APART = Dials(align="paper", body="private", vouched=False, mixture_steps=40, batch=16)
+APART = Dials(align="paper", body="private", vouched=False, mixture_steps=60, batch=16)
 BEST = Ours(
     "dflmoe", SHARED, APART, common=True, once=True, note="the best exchange of heads so far"
 )

@@ -17,6 +17,7 @@ from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
 from dflmoe.core.algorithm import Algorithm
 from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.dials import Dials
 from dflmoe.core.site import SiteData
 from dflmoe.core.task import LABELS
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
@@ -126,6 +127,7 @@ def _ours(
         data = {
             name: replace(one, alone=alone.outcomes[name][-1].served) for name, one in data.items()
         }
+    dials = _paced(dials, budget, once=ours.once)
     rounds = 1 if ours.once else budget.rounds
     training = budget.training if ours.once else budget.steps
     algorithms: dict[SiteId, Algorithm] = {
@@ -136,6 +138,23 @@ def _ours(
         algorithms, data, rounds=rounds, seed=setting.seed, purpose="bench", weather=weather
     )
     return played, rounds
+
+
+def _paced(dials: Dials, budget: Budget, *, once: bool) -> Dials:
+    """Return dials whose mixture learns at the pace of the task.
+
+    Learned transforms take the task's own rate and batch. A method that goes by rounds gives the
+    mixture a quarter of the local steps, as the publication gives it one epoch after four.
+    """
+    if dials.align != "paper":
+        return dials
+    steps = dials.mixture_steps if once else max(1, budget.steps.max_steps // 4)
+    return replace(
+        dials,
+        mixture_rate=budget.steps.learning_rate,
+        mixture_steps=steps,
+        batch=budget.steps.batch,
+    )
 
 
 def _leaving(setting: RunSetting, sites: Federation) -> list[SiteId]:

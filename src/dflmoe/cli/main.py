@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dflmoe.cli.bench import app as bench
 from dflmoe.cli.pilot import pilot
 from dflmoe.errors import DflmoeError
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     help="Federated learning without a server: hospitals lend each other light heads.",
 )
 app.command()(pilot)
+app.add_typer(bench, name="bench")
 
 
 def show_version(wanted: bool) -> None:

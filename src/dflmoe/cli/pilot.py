@@ -7,17 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from dflmoe.cli.progress import bar
 from dflmoe.data.arrays import read_arrays
 from dflmoe.data.schema import Schema
 from dflmoe.data.study import Study
@@ -161,17 +153,6 @@ def _play(
     study: Study, options: Options, prices: Prices, console: Console, *, curve: bool
 ) -> Report | None:
     """Play with a progress bar; the first Ctrl-C ends the repeat, what is done is reported."""
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,  # a log has no bar
-    )
     for warning in study.warnings:
         console.print(f"note: {warning}")
 
@@ -180,14 +161,14 @@ def _play(
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with bar:
+        with bar(console) as progress:
             total = steps_of(options, curve=curve)
-            task = bar.add_task("pilot", total=total)
+            task = progress.add_task("pilot", total=total)
 
             def step(name: str) -> None:
-                bar.update(task, advance=1, description=name)
+                progress.update(task, advance=1, description=name)
                 if not console.is_terminal:
-                    console.print(f"{bar.tasks[task].completed:.0f} of {total}: {name}")
+                    console.print(f"{progress.tasks[task].completed:.0f} of {total}: {name}")
 
             return run(study, options, prices=prices, curve=curve, step=step)
     finally:

@@ -72,7 +72,10 @@ def load_set(
             f"data set {name!r} cannot have side {side}; its rows "
             + ("are images of 1 pixel or more" if name in SIDED else "are no images")
         )
-    rows = _embedded() if name == "heart_disease" else READERS[name](open_arrays(name, root), side)
+    if name == "heart_disease":
+        rows = _embedded()
+    else:
+        rows = READERS[name](open_arrays(FOLDERS.get(name, name), root), side)
     if per_group is not None:
         rows = rows.take(_kept(rows, per_group, seed))
     return rows.checked()
@@ -201,6 +204,23 @@ def _series(file: Arrays, _: int | None, *, by: str, part: str, unit: tuple[floa
     return Rows(file.path.stem, "series", cut, file.codes("y", classes), group, by, classes)
 
 
+def _beats(file: Arrays, _: int | None) -> Rows:
+    """Return the heart rates of Apnea-ECG as beat intervals, sampled like those of sleep_slpdb.
+
+    150 s about the centre of each window at 2 Hz, in the same unit: rows of the same kind from
+    other people and another device, for federations on sleep_slpdb whose public rows must be
+    nobody's.
+    """
+    rates = file.get("x", "row time").astype(np.float32)
+    wanted = rates.shape[1] / 2 + (np.arange(300) - 149.5) / 2
+    intervals = 60 / np.maximum(rates, 20)
+    x = np.stack([np.interp(wanted, np.arange(rates.shape[1]), row) for row in intervals])
+    centre, scale = BEATS
+    cut = np.clip((x - centre) / scale, -CLIP, CLIP).astype(np.float32)[:, None]
+    classes, group = file.names("class_names"), file.codes("record", file.names("record_names"))
+    return Rows("apnea_beats", "series", cut, file.codes("y", classes), group, "recording", classes)
+
+
 def _histology(file: Arrays, side: int | None) -> Rows:
     """Return crops about the centre, on the grid of the coarsest input: all stay aligned."""
     sharp = np.moveaxis(file.images("x"), 3, 1)
@@ -242,8 +262,17 @@ READERS: Mapping[str, Callable[[Arrays, int | None], Rows]] = {
     "drive": _drive,
     "polyp_mini": _polyps,
     "sleep_slpdb": functools.partial(_series, part="subject", by="subject", unit=BEATS),
+    "apnea_beats": _beats,
     "apnea_hr": functools.partial(_series, part="record", by="recording", unit=HEART_RATE),
     "histology_sr": _histology,
 }
 NAMES = ("heart_disease", *READERS)
-SIDED = frozenset(NAMES) - {"heart_disease", "tcga_brca", "sleep_slpdb", "apnea_hr"}
+SIDED = frozenset(NAMES) - {
+    "heart_disease",
+    "tcga_brca",
+    "sleep_slpdb",
+    "apnea_beats",
+    "apnea_hr",
+}
+FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr"}
+"""Where a set lies that has no folder of its own name."""

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 NORM_GROUPS = 4
 
+SMALLEST_SPREAD = 0.03
+"""Added to a series' spread, so that a flat one stays flat."""
+
 _CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
@@ -122,22 +125,20 @@ class Inverted(nn.Module):
         return x + out if self.skips else out
 
 
-class Centred(nn.Module):
-    """Splits a series into its mean and what differs from it, ``swing`` times enlarged.
+class Standardised(nn.Module):
+    """Splits a series into its shape, with mean 0 and spread 1, and the logarithm of its spread.
 
-    People differ in their level (resting heart rate) more than in its changes, which tell more.
+    People differ in their level (resting heart rate) more than their states do, so the level is
+    left out: with it a network learns to tell people apart.
     """
-
-    def __init__(self, swing: float = 4.0) -> None:
-        super().__init__()
-        self.swing = swing
 
     def forward(
         self, x: Float[Tensor, "row channel time"]
     ) -> Float[Tensor, "row twice_channel time"]:
-        """Return the deviations, followed by the mean at every time."""
-        mean = x.mean(-1, keepdim=True)
-        return torch.cat([self.swing * (x - mean), mean.expand_as(x)], dim=1)
+        """Return the shape, followed by the same logarithm at every time."""
+        spread = x.std(-1, keepdim=True) + SMALLEST_SPREAD
+        shape = (x - x.mean(-1, keepdim=True)) / spread
+        return torch.cat([shape, spread.log().expand_as(x)], dim=1)
 
 
 class MeanPool(nn.Module):

@@ -6,7 +6,15 @@ before the classifier, any of them can run the head of any other: a linear layer
 
 from torch import nn
 
-from dflmoe.networks.blocks import Centred, ConvBlock, Inverted, MeanPool, Residual, Wanted, chain
+from dflmoe.networks.blocks import (
+    ConvBlock,
+    Inverted,
+    MeanPool,
+    Residual,
+    Standardised,
+    Wanted,
+    chain,
+)
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.tables import Unopinionated, mlp
 
@@ -46,7 +54,7 @@ def resnet(wanted: Wanted, *, blocks: int) -> nn.Sequential:
     kernel = 3 if dims == 2 else 7  # noqa: PLR2004  # a picture, or a series: wider in time
     width, inputs = wanted.width, wanted.width
     series = dims == 1
-    layers: dict[str, nn.Module] = {"centre": Centred()} if series else {}
+    layers: dict[str, nn.Module] = {"scale": Standardised()} if series else {}
     channels = 2 * wanted.channels if series else wanted.channels
     layers["stem"] = ConvBlock(channels, width, kernel, stride=2, dims=dims)
     for k in range(blocks):
@@ -97,7 +105,7 @@ def cnn1d(wanted: Wanted) -> nn.Sequential:
     """Return a plain convolutional network for series, ``[row, channel, time]``."""
     width = wanted.width
     return chain(
-        centre=Centred(),
+        scale=Standardised(),
         stem=ConvBlock(2 * wanted.channels, width, 7, stride=2, dims=1),
         block1=ConvBlock(width, 2 * width, 5, stride=2, dims=1),
         block2=ConvBlock(2 * width, 4 * width, 5, stride=2, dims=1),

@@ -1,0 +1,245 @@
+"""From records to tables: means, intervals, what is better than what, and what it cost."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from dflmoe.bench.experiment import Experiment, RunSetting
+from dflmoe.bench.methods import LOCAL, needs, paper, title
+from dflmoe.bench.record import RunRecord
+from dflmoe.metrics.crossed import Floats, Resamples, resamples, score_samples
+from dflmoe.metrics.resampling import interval
+from dflmoe.tasks import TASKS
+
+RESAMPLES = 2000
+Verdict = Literal["better", "worse", "level"]
+
+
+class Figure(BaseModel, frozen=True, extra="forbid"):
+    """A number with its 95 % interval over patients and seeds."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class MethodRow(BaseModel, frozen=True, extra="forbid"):
+    """What one method reached on one task.
+
+    Attributes:
+        method: Its name in files.
+        title: Its name for people.
+        paper: Where it was published.
+        needs: What it needs that lending heads does not.
+        score: Mean over sites and seeds, in the task's unit.
+        gain: The same minus local only, paired; ``None`` for local only itself.
+        against: The same minus the method that all are compared with; ``None`` for that one.
+        verdict: How it compares with that method: by whether the interval leaves out zero.
+        scores: Means of further scores.
+        site_bytes: Bytes that a site, and its share of a server, sent in the whole run.
+        rounds: Rounds.
+        heads_used: Share of sites and seeds in which borrowed heads serve.
+        seconds: Of one run, without what other methods of the comparison had computed before.
+        seeds: Seeds that were played to the end.
+    """
+
+    method: str
+    title: str
+    paper: str
+    needs: tuple[str, ...]
+    score: Figure
+    gain: Figure | None
+    against: Figure | None
+    verdict: Verdict | None
+    scores: dict[str, float | None]
+    site_bytes: float
+    rounds: int
+    heads_used: float | None
+    seconds: float
+    seeds: int
+
+
+class TaskTable(BaseModel, frozen=True, extra="forbid"):
+    """One task under one condition."""
+
+    task: str
+    title: str
+    condition: str
+    metric: str
+    unit: float
+    grouped_by: str
+    sites: int
+    train_rows: int
+    public_rows: int
+    networks: tuple[str, ...]
+    patients: int
+    rows: tuple[MethodRow, ...]
+
+
+class Failure(BaseModel, frozen=True, extra="forbid"):
+    """A run that failed."""
+
+    label: str
+    reason: str
+
+
+class Summary(BaseModel, frozen=True, extra="forbid"):
+    """An experiment's results; the contract of the JSON beside the page."""
+
+    format: Literal[1] = 1
+    name: str
+    title: str
+    question: str
+    reference: str
+    quick: bool
+    planned: int
+    tables: tuple[TaskTable, ...]
+    failures: tuple[Failure, ...]
+    software: tuple[str, ...]
+    compute_hours: float
+
+
+def summarise(
+    experiment: Experiment, settings: Sequence[RunSetting], records: Sequence[RunRecord]
+) -> Summary:
+    """Return the tables of an experiment from the records that are there.
+
+    Args:
+        experiment: What was asked.
+        settings: The runs that were planned.
+        records: Those that have been played, of these very settings.
+    """
+    done = [record for record in records if record.status == "done"]
+
+    def place(record: RunRecord) -> tuple[int, int]:
+        setting = record.setting
+        tasks = list(dict.fromkeys(s.task_name for s in settings))
+        conditions = list(dict.fromkeys(s.condition.name for s in settings))
+        return tasks.index(setting.task_name), conditions.index(setting.condition.name)
+
+    tables = [
+        _table(list(part), experiment.reference)
+        for _, part in groupby(sorted(done, key=place), key=place)
+    ]
+    software = {
+        ", ".join(f"{k} {v}" for k, v in {"dflmoe": r.setting.version, **r.software}.items())
+        for r in done
+    }
+    return Summary(
+        name=experiment.name,
+        title=experiment.title,
+        question=experiment.question,
+        reference=title(experiment.reference),
+        quick=any(setting.quick for setting in settings),
+        planned=len(settings),
+        tables=tuple(tables),
+        failures=tuple(
+            Failure(label=r.setting.label, reason=r.reason) for r in records if r.status == "failed"
+        ),
+        software=tuple(sorted(software)),
+        compute_hours=sum(record.seconds for record in records) / 3600,
+    )
+
+
+def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
+    """Return the table of one task under one condition."""
+    first = records[0]
+    by_method: dict[str, dict[int, RunRecord]] = {}
+    for record in records:
+        by_method.setdefault(record.setting.method, {})[record.setting.seed] = record
+    patients = {p for record in records for site in record.sites for p in site.groups}
+    unit = next(kind.unit for kind in TASKS.values() if kind.metric == first.metric)
+    rows = [
+        _row(method, by_method, reference, sorted(patients), unit)
+        for method in dict.fromkeys(record.setting.method for record in records)
+    ]
+    return TaskTable(
+        task=first.setting.task_name,
+        title=first.setting.task.title,
+        condition=first.setting.condition.name,
+        metric=first.metric,
+        unit=unit,
+        grouped_by=first.grouped_by,
+        sites=len(first.sites),
+        train_rows=int(np.median([site.train_rows for site in first.sites])),
+        public_rows=first.public_rows,
+        networks=tuple(dict.fromkeys(site.network for site in first.sites)),
+        patients=len(patients),
+        rows=tuple(rows),
+    )
+
+
+def _row(
+    method: str,
+    by_method: dict[str, dict[int, RunRecord]],
+    reference: str,
+    patients: Sequence[int],
+    unit: float,
+) -> MethodRow:
+    """Return the row of one method; it is compared on the seeds that both have."""
+    runs = by_method[method]
+    against = _difference(by_method, method, reference, patients, unit)
+    names = next(iter(runs.values())).sites[0].scores
+    used = [s.heads_used for r in runs.values() for s in r.sites if s.heads_used is not None]
+    return MethodRow(
+        method=method,
+        title=title(method),
+        paper=paper(method),
+        needs=needs(method),
+        score=_figure(unit * _samples(runs, sorted(runs), patients)),
+        gain=_difference(by_method, method, LOCAL, patients, unit),
+        against=against,
+        verdict=None if against is None else _verdict(against),
+        scores={name: _mean_of(runs, name) for name in names},
+        site_bytes=float(np.mean([r.moved_bytes / len(r.sites) for r in runs.values()])),
+        rounds=next(iter(runs.values())).rounds,
+        heads_used=float(np.mean(used)) if used else None,
+        seconds=float(np.median([r.seconds for r in runs.values()])),
+        seeds=len(runs),
+    )
+
+
+def _difference(
+    by_method: dict[str, dict[int, RunRecord]],
+    method: str,
+    other: str,
+    patients: Sequence[int],
+    unit: float,
+) -> Figure | None:
+    """Return a method's score minus another's on the seeds that both have; paired."""
+    if method == other or other not in by_method:
+        return None
+    seeds = sorted(by_method[method].keys() & by_method[other].keys())
+    if not seeds:
+        return None
+    ours, theirs = (_samples(by_method[m], seeds, patients) for m in (method, other))
+    return _figure(unit * (ours - theirs))
+
+
+def _samples(runs: dict[int, RunRecord], seeds: Sequence[int], patients: Sequence[int]) -> Floats:
+    """Return the score of a method in every resample; all methods see the same ones."""
+    draws: Resamples = resamples(patients, len(seeds), RESAMPLES, np.random.default_rng(0))
+    return score_samples([[site.groups for site in runs[seed].sites] for seed in seeds], draws)
+
+
+def _figure(samples: Floats) -> Figure:
+    found = interval(samples)
+    low, high = (None if np.isnan(v) else round(v, 4) for v in (found.low, found.high))
+    return Figure(value=round(found.value, 4), low=low, high=high)
+
+
+def _verdict(difference: Figure) -> Verdict:
+    """Return how a method compares, by whether the interval leaves out zero."""
+    if difference.low is None or difference.high is None:
+        return "level"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "level"
+
+
+def _mean_of(runs: dict[int, RunRecord], name: str) -> float | None:
+    values = [v for r in runs.values() for site in r.sites if (v := site.scores[name]) is not None]
+    return round(float(np.mean(values)), 4) if values else None
