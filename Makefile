@@ -1,4 +1,5 @@
 # make pilot   set everything up and see on four real hospitals whether lending heads pays
+# make bench   compare methods on medical data, quickly; DFLMOE_DATA names the folder of data sets
 # make test    everything that CI checks
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
 
@@ -7,11 +8,15 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: pilot test check clean
+.PHONY: pilot bench test check clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
 	$(BIN)/dflmoe pilot --out runs/pilot
+
+bench: .venv/.bench
+	$(BIN)/dflmoe bench run homogeneous --quick
+	$(BIN)/dflmoe bench run heterogeneous --quick
 
 test: .venv/.test check
 	scripts/browser
@@ -38,9 +43,13 @@ check: .venv/.test
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot]'
 	@touch $@
 
-.venv/.test: .venv/.torch pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot,dev]'
+.venv/.bench: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch .venv/.pilot $@
+
+.venv/.test: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	@touch .venv/.pilot .venv/.bench $@
 
 clean:
 	rm -rf .venv build dist runs src/*.egg-info

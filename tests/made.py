@@ -1,11 +1,16 @@
 """Small sites that are made up, for tests."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from dflmoe.core.site import CrossFit, SiteData
+from dflmoe.core.task import Task
 from dflmoe.data.splits import repeated_splits
 from dflmoe.data.study import SiteRows, Study
+from dflmoe.types import generator
 
 
 def made_rows(
@@ -43,3 +48,61 @@ def made_data(site: SiteRows, folds: int = 2, inner_folds: int = 3, seed: int = 
 def one_split(rows: int, folds: int = 3) -> CrossFit:
     """Return a single split that trains on everything."""
     return CrossFit((torch.arange(rows) % folds)[None])
+
+
+def dense_data(x: torch.Tensor, y: torch.Tensor, task: Task, tested: int = 3) -> SiteData:
+    """Return one split of a site's pictures in two folds; the last rows are tested."""
+    fold = torch.arange(len(x)) % 2
+    fold[len(x) - tested :] = -1
+    return SiteData(x[None], y, CrossFit(fold[None]), torch.arange(len(x)), task=task)
+
+
+def made_masks(rows: int, seed: int, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return noisy pictures of one bright square each, and where it is."""
+    rng = generator(seed, "masks")
+    y = torch.zeros(rows, side, side, dtype=torch.int64)
+    for row, (top, left) in enumerate(torch.randint(side // 2, (rows, 2), generator=rng).tolist()):
+        y[row, top : top + side // 2, left : left + side // 2] = 1
+    return (y + 0.3 * torch.randn(y.shape, generator=rng))[:, None], y
+
+
+def made_pictures(rows: int, seed: int, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return dim pictures and what they are with the light on, all within 0 and 1."""
+    y = torch.rand(rows, 1, side, side, generator=generator(seed, "pictures"))
+    return y / 2, y
+
+
+TINY = """
+title = "Tiny"
+question = "Does it run?"
+tasks = ["tiny"]
+methods = {methods}
+seeds = 2
+
+[own_tasks.tiny]
+set = "heart_disease"
+title = "Hearts"
+partition = {{ kind = "even", sites = 3 }}
+networks = ["{network}"]
+lend_from = "{lend_from}"
+max_rows = 60
+inner_folds = 2
+anchors = 20
+learning = {{ steps = {steps}, rounds = 2, batch = 16 }}
+"""
+
+
+def experiment(
+    folder: Path,
+    *,
+    methods: tuple[str, ...] = ("local", "best", "d_psgd"),
+    network: str = "mlp",
+    lend_from: str = "model",
+    steps: int = 20,
+) -> Path:
+    """Write an experiment of seconds on the embedded hospitals; return its path."""
+    path = folder / "tiny.toml"
+    path.write_text(
+        TINY.format(methods=json.dumps(methods), network=network, lend_from=lend_from, steps=steps)
+    )
+    return path

@@ -2,12 +2,18 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dflmoe import errors
+from dflmoe.bench.experiment import load, shipped
+from dflmoe.bench.methods import RIVALS, names
+from dflmoe.cli import bench
 from dflmoe.cli.pilot import pilot
+from dflmoe.data.sets import NAMES
+from dflmoe.networks import names as networks
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,12 +33,38 @@ def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
         assert one.__name__ in (errors.__doc__ or "")
 
 
-def test_every_option_is_in_the_docs() -> None:
-    docs = (ROOT / "docs/pilot.md").read_text()
-    for name in inspect.signature(pilot).parameters:
+@pytest.mark.parametrize(
+    ("command", "page", "arguments"),
+    [
+        pytest.param(pilot, "pilot.md", {"data"}, id="pilot"),
+        pytest.param(bench.run, "bench.md", {"experiment"}, id="bench run"),
+        pytest.param(bench.page, "bench.md", {"experiment"}, id="bench page"),
+        pytest.param(bench.list_experiments, "bench.md", set(), id="bench list"),
+    ],
+)
+def test_every_option_is_in_the_docs(
+    command: Callable[..., None], page: str, arguments: set[str]
+) -> None:
+    docs = (ROOT / "docs" / page).read_text()
+    for name in inspect.signature(command).parameters.keys() - arguments:
         option = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
-        if name != "data":
-            assert f"`{option}`" in docs
+        assert f"`{option}`" in docs
+
+
+def test_the_bench_page_names_all_that_can_be_played() -> None:
+    docs = (ROOT / "docs/bench.md").read_text()
+    for name in (*shipped(), *(n for n in names() if n not in RIVALS), *NAMES, *networks()):
+        assert f"`{name}`" in docs, name
+    rivals = (ROOT / "docs/baselines.md").read_text()
+    for name in RIVALS:
+        assert f"`{name}`" in rivals, name
+
+
+def test_the_docs_experiment_can_be_loaded(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/bench.md").read_text(), re.S)
+    path = tmp_path / "ward.toml"
+    path.write_text(shown)
+    assert load(str(path)).task("ward").set == "busi"
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

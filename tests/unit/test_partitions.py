@@ -320,12 +320,3 @@ def test_a_site_of_two_groups_and_odd_options_are_refused(rng_: np.random.Genera
     for ratio, inner in ((0.0, 3), (0.7, 3), (0.25, 1)):
         with pytest.raises(OptionError, match="test_ratio"):
             partitions.hold_out(*singles(5, 5), ratio, inner, rng_)
-
-
-def test_a_site_with_other_classes_is_named() -> None:
-    same = {"A": np.array([0, 1]), "B": np.array([1, 0, 0])}
-    partitions.same_classes(same)
-    with pytest.raises(SiteError, match="site 'C' has classes 0, 2, and the others have 0, 1"):
-        partitions.same_classes(same | {"C": np.array([0, 2])})
-    with pytest.raises(SiteError, match="site 'C' has classes none"):
-        partitions.same_classes(same | {"C": np.array([], dtype=np.int64)})

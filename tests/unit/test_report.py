@@ -7,11 +7,11 @@ import pytest
 from tests.made import made_study
 
 from dflmoe.errors import OutputError
+from dflmoe.files import writable
 from dflmoe.metrics.resampling import Interval
 from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.plan import Options
 from dflmoe.pilot.run import run, steps_of
-from dflmoe.files import writable
 from dflmoe.report.render import render, write
 from dflmoe.report.schema import Report
 from dflmoe.report.verdict import SENTENCES, verdict

@@ -58,6 +58,6 @@ class Rival:
     once: bool = False
 
     @property
-    def alike(self) -> bool:
-        """Whether all sites must have one network (or one body, or one head)."""
-        return bool({"one network", "one body", "one head"} & set(self.needs))
+    def alike(self) -> Need | None:
+        """What must be alike at all sites, if anything."""
+        return next((need for need in self.needs if need.startswith("one ")), None)

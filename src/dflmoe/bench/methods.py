@@ -154,8 +154,3 @@ def paper(name: str) -> str:
     if name in ALONE:
         return ""
     return OURS if name in OURS_BY_NAME else rival(name).paper
-
-
-def alike(name: str) -> bool:
-    """Return whether a method needs the same network at all sites."""
-    return name not in ALONE and name not in OURS_BY_NAME and rival(name).alike

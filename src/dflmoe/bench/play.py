@@ -84,7 +84,7 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
     found = rival(method)
     if found.alike and len(set(sites.names.values())) > 1:
         raise NetworkError(
-            f"{found.title} needs {found.needs[-1]} at all sites, and they have "
+            f"{found.title} needs {found.alike} at all sites, and they have "
             f"{', '.join(sorted(set(sites.names.values())))}; leave it out or give all sites one"
         )
     algorithms = {name: found.build(network, budget) for name, network in sites.networks.items()}

@@ -2,7 +2,10 @@
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +23,7 @@ from dflmoe.errors import ExperimentError
 
 logger = logging.getLogger(__name__)
 
-QUICK_ROWS = 60
+QUICK_ROWS = 48
 """Rows of a site at most in a quick run."""
 
 POLL_S = 0.5
@@ -79,12 +82,12 @@ def plan(
 def shortened(task: TaskSetting) -> TaskSetting:
     """Return a task with fewer rows and steps: enough to see that all works, not to claim."""
     learning = task.learning
-    rounds = max(2, learning.rounds // 4)
+    rounds = max(2, learning.rounds // 5)
     shorter = learning.model_copy(
         update={"rounds": rounds, "steps": rounds * learning.local_steps, "patience": 2}
     )
-    rows = min(task.max_rows or QUICK_ROWS, QUICK_ROWS) if task.max_rows else None
-    return task.model_copy(update={"learning": shorter, "max_rows": rows})
+    rows = min(task.max_rows, QUICK_ROWS) if task.max_rows else None
+    return task.model_copy(update={"learning": shorter, "max_rows": rows, "inner_folds": 2})
 
 
 def pending(settings: Sequence[RunSetting], folder: Path) -> list[RunSetting]:
@@ -144,6 +147,9 @@ def run_all(
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        if left:  # somebody stopped it: a run in flight may take minutes, and is not waited for
+            for child in multiprocessing.active_children():
+                child.terminate()
 
 
 def _play_cell(settings: Sequence[RunSetting], folder: Path, root: Path | None) -> None:
@@ -157,11 +163,21 @@ def _start_worker() -> None:
     Its threads take turns at Python anyway; on one core they do not wait for each other's caches.
     """
     os.nice(5)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the starting process's to handle
     torch.set_num_threads(1)
     cores = sorted(available_cores())
     (number,) = multiprocessing.current_process()._identity[:1] or (0,)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave no process behind when the one that started it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def available_cores() -> set[int]:

@@ -23,6 +23,7 @@ from dflmoe.files import writable
 
 INTERRUPTED = 130
 DATA = "DFLMOE_DATA"
+LOG_WIDTH = 120
 
 app = typer.Typer(no_args_is_help=True, help="Compare methods on medical data.")
 
@@ -171,7 +172,8 @@ def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(summary.model_dump_json(indent=1))
         return
-    console = Console(highlight=False)
+    terminal = Console(highlight=False)
+    console = terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
     for table in summary.tables:
         console.print(_table(table))
     for failure in summary.failures:

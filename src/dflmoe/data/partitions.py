@@ -4,11 +4,10 @@ Where rows are dealt, the site of each row is returned, 0 to S-1, and -1 for row
 The label of a group is the commonest label of its rows.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -337,22 +336,6 @@ def _folds(labels: Codes, group: Codes, folds: int, rng: np.random.Generator) ->
         if min(len(np.unique(group[fold == k])) for k in range(folds)) >= least:
             return fold
     return even(group, folds, rng, labels)
-
-
-def same_classes(labels: Mapping[SiteId, NDArray[Any]]) -> None:
-    """Check that all sites have the same classes.
-
-    Raises:
-        SiteError: A site has others than most sites have.
-    """
-    found = {name: ", ".join(map(str, np.unique(own))) for name, own in labels.items()}
-    usual = Counter(found.values()).most_common(1)[0][0]
-    for name, classes in found.items():
-        if classes != usual:
-            raise SiteError(
-                f"site {name!r} has classes {classes or 'none'}, and the others have {usual}; "
-                f"give all sites the same classes or leave it out"
-            )
 
 
 def _table(classes: int) -> NDArray[np.float64]:

@@ -1,0 +1,385 @@
+"""Compare our local-only, FedAvg and FedRep with those of fluke-fl: see docs/crosscheck.md.
+
+Run it as ``make fluke``, or as ``python benchmarks/fluke/check.py --python PYTHON`` with the Python
+of an environment that has fluke-fl. It leaves with 1 if any mean differs by more than the limit.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from dflmoe.baselines.averaging import Averaging
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.baselines.rival import Budget
+from dflmoe.bench.experiment import Condition, Learning, RunSetting, TaskSetting, shipped_tasks
+from dflmoe.bench.federation import Federation, federation
+from dflmoe.bench.methods import LOCAL, rival
+from dflmoe.bench.record import software
+from dflmoe.cli.bench import DATA
+from dflmoe.cli.progress import bar
+from dflmoe.core.algorithm import Algorithm, Outcome, alone_outcome
+from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.training import Training
+from dflmoe.errors import DflmoeError
+from dflmoe.simulate.federation import play
+from dflmoe.types import SiteId, generator
+
+METHODS = (LOCAL, "fedavg", "fedrep")
+SEEDS = {"heart": 20, "brain": 6}
+FLUKE = Path(__file__).with_name("run_fluke.py")
+
+Said = Mapping[SiteId, NDArray[np.int64]]
+"""The class that each test row of a site is given."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a site trains between two averages.
+
+    Attributes:
+        title: For people.
+        rounds: Averages taken.
+        epochs: Optimiser steps are as many as this many passes over a site's rows take.
+        full: Every step sees all rows of the site; else a batch of the task's size.
+        limit: Points of accuracy that the two means may differ by.
+    """
+
+    title: str
+    rounds: int
+    epochs: int
+    full: bool
+    limit: float
+
+
+STEPS = (
+    Steps("all rows", rounds=5, epochs=10, full=True, limit=0.1),
+    Steps("a batch", rounds=20, epochs=2, full=False, limit=1.5),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison at one seed.
+
+    Attributes:
+        sites: Rows, splits and networks.
+        learning: Learning rate, rounds, batch; the first weight decay of rounds is taken.
+        steps: How a site trains.
+        method: What is compared.
+        seed: Of everything.
+    """
+
+    sites: Federation
+    learning: Learning
+    steps: Steps
+    method: str
+    seed: int
+
+    def training(self, data: SiteData) -> Training:
+        """Return one round of a site's training, that keeps its last step."""
+        rows = int((data.crossfit.fold >= 0).sum())
+        batch = None if self.steps.full else self.learning.batch
+        steps = self.steps.epochs * math.ceil(rows / (batch or rows))
+        whole = replace(self.learning.one_round, batch=batch, max_steps=steps, judge_every=steps)
+        return replace(whole, weight_decays=whole.weight_decays[:1])
+
+    def algorithm(self, site: SiteId) -> Algorithm:
+        """Return one site's algorithm, the one that the bench plays."""
+        network, training = self.sites.networks[site], self.training(self.sites.data[site])
+        rounds = self.steps.rounds
+        if self.method == LOCAL:
+            steps = rounds * training.max_steps
+            return LocalOnly(network, replace(training, max_steps=steps, judge_every=steps))
+        return rival(self.method).build(network, Budget(training, training, rounds, self.seed))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An algorithm from a known start; one that averages serves its last model, not its best."""
+
+    algorithm: Algorithm
+    start: SiteState
+
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:  # noqa: ARG002
+        """See ``Algorithm.init``."""
+        return self.start
+
+    def prepare(
+        self, state: SiteState, data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Lent]:
+        """See ``Algorithm.prepare``."""
+        return self.algorithm.prepare(state, data, rng)
+
+    def absorb(
+        self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Outcome]:
+        """See ``Algorithm.absorb``."""
+        state, outcome = self.algorithm.absorb(state, inbox, data, rng)
+        if isinstance(self.algorithm, Averaging):
+            x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
+            with torch.no_grad():
+                logits = self.algorithm.logits(state.params["model"], x)
+            said = data.crossfit.out_of_fold(data.task.said(logits, 2))
+            outcome = alone_outcome(said, state, data)
+        return state, outcome
+
+
+class Fluke:
+    """fluke-fl, in a process of its own; ``versions`` is what it runs with."""
+
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+        self._process, self._folder = process, folder
+        self.versions: dict[str, str] = self._heard()
+
+    def said(self, case: Case, starts: Mapping[SiteId, SiteState]) -> Said:
+        """Return what fluke's models say after training from the same start."""
+        names = list(starts)
+        if case.method != LOCAL:
+            return dict(zip(names, self._trained(case, starts), strict=True))
+        return {name: self._trained(case, {name: starts[name]})[0] for name in names}
+
+    def _trained(self, case: Case, starts: Mapping[SiteId, SiteState]) -> list[NDArray[np.int64]]:
+        rows = self._folder / "rows.npz"
+        export(rows, {name: case.sites.data[name] for name in starts}, starts)
+        alone, learning = case.method == LOCAL, case.learning
+        network: Network = case.sites.networks[next(iter(starts))]
+        run = {
+            "rows": str(rows),
+            "algorithm": "fedavg" if alone else case.method,
+            "network": case.sites.names[next(iter(starts))],
+            "classes": network.classes,
+            "rounds": 1 if alone else case.steps.rounds,
+            "epochs": case.steps.epochs * (case.steps.rounds if alone else 1),
+            "batch": 0 if case.steps.full else learning.batch,
+            "learning_rate": learning.learning_rate,
+            "weight_decay": learning.round_decays[0],
+            "seed": case.seed,
+        }
+        to = _open(self._process.stdin)
+        to.write(json.dumps(run) + "\n")
+        to.flush()
+        return [np.array(site, dtype=np.int64) for site in self._heard()]
+
+    def _heard(self) -> Any:  # noqa: ANN401 - parsed JSON
+        line = _open(self._process.stdout).readline()
+        if not line:
+            raise SystemExit(f"fluke stopped:\n{(self._folder / 'log').read_text()[-2000:]}")
+        return json.loads(line)
+
+
+def _open(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise ValueError("the process was started without pipes")
+    return stream
+
+
+@contextmanager
+def fluke(python: Path) -> Iterator[Fluke]:
+    """Start fluke-fl, and end it."""
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "log").open("w") as log:
+        command = [str(python.absolute()), str(FLUKE.absolute())]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(  # noqa: S603 - the user names the program
+            command, cwd=name, stdin=pipe, stdout=pipe, stderr=log, text=True
+        ) as process:
+            yield Fluke(process, Path(name))
+
+
+def export(path: Path, data: Mapping[SiteId, SiteData], starts: Mapping[SiteId, SiteState]) -> None:
+    """Write the rows of some sites and the initial weights of the first one's last fit."""
+    sites = list(data.values())
+    params = starts[next(iter(data))].params
+    parts = [params["model"]] if "model" in params else [params["body"], params["head"]]
+    weights = [p[-1].flatten() for part in parts for p in part.values()]
+    np.savez(
+        path,
+        x=torch.cat([site.x[0] for site in sites]).numpy(),
+        y=torch.cat([site.y for site in sites]).numpy(),
+        test=torch.cat([site.crossfit.fold[0] < 0 for site in sites]).numpy(),
+        site=np.repeat(np.arange(len(sites)), [len(site.y) for site in sites]),
+        weights=torch.cat(weights).numpy(),
+    )
+
+
+def ours(case: Case, algorithms: Mapping[SiteId, Watched]) -> Said:
+    """Return what our models say, played as the bench plays them."""
+    data, alone = case.sites.data, case.method == LOCAL
+    played = play(
+        algorithms,
+        data,
+        rounds=1 if alone else case.steps.rounds,
+        seed=case.seed,
+        purpose="crosscheck",
+        server=None if alone else rival(case.method).server,
+    )
+    return {
+        name: played.outcomes[name][-1].served[0, one.crossfit.fold[0] < 0].argmax(1).numpy()
+        for name, one in data.items()
+    }
+
+
+def scores(case: Case, other: Fluke) -> tuple[float, float, float]:
+    """Return our accuracy, fluke's, and how often they say the same: means over sites."""
+    algorithms: dict[SiteId, Watched] = {}
+    for name, data in case.sites.data.items():
+        algorithm = case.algorithm(name)
+        start = algorithm.init(name, data, generator(case.seed, "crosscheck", name))
+        algorithms[name] = Watched(algorithm, start)
+    mine = ours(case, algorithms)
+    theirs = other.said(case, {name: one.start for name, one in algorithms.items()})
+    each = []
+    for name, data in case.sites.data.items():
+        y = data.y[data.crossfit.fold[0] < 0].numpy()
+        a, b = mine[name], theirs[name]
+        each.append([(a == y).mean(), (b == y).mean(), (a == b).mean()])
+    a, b, same = np.mean(each, axis=0).tolist()
+    return a, b, same
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: accuracies and their difference in points, over seeds."""
+
+    task: str
+    steps: str
+    method: str
+    seeds: int
+    ours: float
+    fluke: float
+    difference: float
+    standard_error: float
+    same_ratio: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the means are as near as they must be."""
+        return abs(self.difference) <= self.limit
+
+
+def row(task: str, steps: Steps, method: str, runs: Sequence[tuple[float, float, float]]) -> Row:
+    """Return means over seeds."""
+    a, b, same = np.array(runs).T
+    points = 100 * (a - b)
+    error = points.std(ddof=1) / math.sqrt(len(points)) if len(points) > 1 else math.nan
+    return Row(
+        task,
+        steps.title,
+        method,
+        seeds=len(points),
+        ours=round(100 * float(a.mean()), 2),
+        fluke=round(100 * float(b.mean()), 2),
+        difference=round(float(points.mean()), 2),
+        standard_error=round(float(error), 2),
+        same_ratio=round(float(same.mean()), 4),
+        limit=steps.limit,
+    )
+
+
+def tasks(root: Path | None) -> dict[str, TaskSetting]:
+    """Return what is compared on: the bench's tasks, with a network that both sides have."""
+    known = shipped_tasks("same")
+    chosen = {"heart": known["heart"].model_copy(update={"inner_folds": 2})}
+    if root is not None:
+        changed = {"networks": ("small_cnn",), "lend_from": None}
+        chosen["brain"] = known["brain"].model_copy(update=changed)
+    return chosen
+
+
+def dealt(name: str, task: TaskSetting, seed: int, root: Path | None) -> Federation:
+    """Return the sites of a task, as the bench deals them."""
+    setting = RunSetting(
+        experiment="crosscheck",
+        task_name=name,
+        task=task,
+        method="",
+        condition=Condition(),
+        seed=seed,
+        quick=False,
+        version="",
+    )
+    return federation(setting, root)
+
+
+def compared(
+    python: Path, root: Path | None, seeds: int | None
+) -> tuple[dict[str, str], list[Row]]:
+    """Return fluke's versions and the table."""
+    runs: dict[tuple[str, Steps, str], list[tuple[float, float, float]]] = {}
+    plan = [(n, t, s) for n, t in tasks(root).items() for s in range(seeds or SEEDS[n])]
+    with fluke(python) as other, bar(Console(stderr=True)) as progress:
+        job = progress.add_task("comparing", total=len(plan) * len(STEPS) * len(METHODS))
+        for name, task, seed in plan:
+            sites = dealt(name, task, seed, root)
+            for steps, method in product(STEPS, METHODS):
+                progress.update(job, description=f"{name}, {steps.title}, {method}, seed {seed}")
+                case = Case(sites, task.learning, steps, method, seed)
+                runs.setdefault((name, steps, method), []).append(scores(case, other))
+                progress.advance(job)
+        return other.versions, [row(*key, some) for key, some in runs.items()]
+
+
+def shown(rows: Sequence[Row]) -> Table:
+    """Return the table for people."""
+    table = Table("data set", "a step sees", "method", box=None)
+    for title in (
+        "seeds",
+        "ours %",
+        "fluke %",
+        "difference",
+        "std. error",
+        "same class %",
+        "limit",
+        "",
+    ):
+        table.add_column(title, justify="right")
+    for one in rows:
+        numbers = f"{one.ours:.2f}", f"{one.fluke:.2f}", f"{one.difference:+.2f}"
+        said = f"{one.standard_error:.2f}", f"{100 * one.same_ratio:.2f}"
+        verdict = f"{one.limit:.1f}", "pass" if one.passed else "FAIL"
+        table.add_row(one.task, one.steps, one.method, str(one.seeds), *numbers, *said, *verdict)
+    return table
+
+
+def main() -> int:
+    """Compare, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", type=Path, required=True, help="of fluke's environment")
+    parser.add_argument("--data", type=Path, help="folder of data sets; else DFLMOE_DATA")
+    parser.add_argument("--seeds", type=int, help=f"of each data set; else {SEEDS}")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
+    asked = parser.parse_args()
+    root = asked.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
+    if asked.seeds is not None and asked.seeds < 1:
+        parser.error("--seeds takes 1 or more")
+    try:
+        versions, rows = compared(asked.python, root, asked.seeds)
+    except (DflmoeError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    if asked.json:
+        table = [{**asdict(one), "passed": one.passed} for one in rows]
+        whole = {"ours": software(), "fluke": versions, "rows": table}
+        print(json.dumps(whole, indent=1))
+    else:
+        Console(highlight=False).print(shown(rows))
+    return 0 if all(one.passed for one in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""The bench: it resumes, it never mixes settings, and a run that fails stops nothing else."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.made import experiment
+
+from dflmoe.bench.experiment import Experiment, RunSetting, load, shipped
+from dflmoe.bench.methods import names, title
+from dflmoe.bench.record import path_of, stored
+from dflmoe.bench.runner import pending, plan, run_all
+from dflmoe.bench.summary import summarise
+from dflmoe.errors import ExperimentError
+
+ROOT = Path(__file__).parents[2]
+
+
+def planned(path: Path) -> tuple[Experiment, list[RunSetting]]:
+    chosen = load(str(path))
+    return chosen, plan(chosen, quick=False)
+
+
+def command(path: Path, out: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "dflmoe.cli.main", "bench", "run", str(path),
+        "--full", "--jobs", "2", "--out", str(out),
+    ]  # fmt: skip
+
+
+def results(folder: Path, settings: list[RunSetting]) -> dict[str, object]:
+    """Return all that a run's record says but for the time it took."""
+    records = [stored(folder, setting) for setting in settings]
+    return {r.setting.label: r.model_dump(exclude={"seconds"}) for r in records if r is not None}
+
+
+def test_a_killed_bench_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    path = experiment(tmp_path, methods=("local", "best", "d_psgd", "paper", "fedrep"))
+    _, settings = planned(path)
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(path, out), start_new_session=True)
+    while len(list(out.glob("tiny/*.json"))) < 3 and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {p: p.stat().st_mtime_ns for p in out.glob("tiny/*.json")}
+    assert 3 <= len(before) < len(settings)
+    assert len(results(out, settings)) == len(before)  # no record is half written
+
+    subprocess.run(command(path, out), check=True, capture_output=True)
+    assert not pending(settings, out)
+    assert all(p.stat().st_mtime_ns == written for p, written in before.items())
+
+    undisturbed = tmp_path / "undisturbed"
+    assert len(list(run_all(settings, undisturbed, root=None, jobs=1))) == len(settings)
+    assert results(out, settings) == results(undisturbed, settings)
+    assert (out / "tiny.html").is_file()
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(experiment(tmp_path, steps=200), tmp_path / "out"), start_new_session=True
+    )
+    while not list((tmp_path / "out").glob("tiny/*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_results_of_other_settings_are_never_taken_for_these(tmp_path: Path) -> None:
+    _, settings = planned(experiment(tmp_path, methods=("local",)))
+    list(run_all(settings, tmp_path, root=None, jobs=1))
+    changed, others = planned(experiment(tmp_path, methods=("local",), steps=22))
+    assert pending(others, tmp_path) == others
+    assert not summarise(changed, others, []).tables
+
+    renamed = path_of(tmp_path, others[0])
+    path_of(tmp_path, settings[0]).rename(renamed)
+    with pytest.raises(ExperimentError, match="other settings than its name says"):
+        stored(tmp_path, others[0])
+    renamed.write_text("{")
+    with pytest.raises(ExperimentError, match="cannot be read; delete it"):
+        stored(tmp_path, others[0])
+
+
+def test_a_run_with_nan_loss_is_recorded_as_failed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exploding.py").write_text(
+        "from collections import OrderedDict\n"
+        "from torch import nn\n"
+        "class Explosion(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * float('inf')\n"
+        "def make(shape, outputs):\n"
+        "    layers = OrderedDict(a=nn.Linear(shape[0], 8), b=nn.ReLU(), c=nn.Linear(8, outputs),"
+        " d=Explosion())\n"
+        "    return nn.Sequential(layers)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = experiment(
+        tmp_path, methods=("local", "logistic"), network="exploding:make", lend_from="c"
+    )
+    path.write_text(path.read_text().replace('title = "Hearts"', 'title = "Hearts"\nsplit = "c"'))
+    chosen, settings = planned(path)
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert [r.status for r in records] == ["failed", "done"] * 2
+    assert "not a finite number" in records[0].reason
+    summary = summarise(chosen, settings, records)
+    assert len(summary.failures) == 2
+    assert [row.method for row in summary.tables[0].rows] == ["logistic"]
+
+
+def test_a_rival_of_ones_own_is_the_short_file_that_contributing_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
+    assert len(shown) == 1
+    assert shown[0].count("\n") < 80
+    (tmp_path / "head_gossip.py").write_text(shown[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen, settings = planned(experiment(tmp_path, methods=("local", "head_gossip:RIVAL")))
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert {r.status for r in records} == {"done"}
+    row = summarise(chosen, settings, records).tables[0].rows[1]
+    assert row.title == "HeadGossip"
+    assert row.site_bytes > 0
+    assert row.needs == ("one head",)
+
+
+def test_rivals_of_the_package_are_short_files_too() -> None:
+    shared = {"__init__", "rival", "averaging", "logistic"}
+    for path in (ROOT / "src/dflmoe/baselines").glob("*.py"):
+        assert path.stem in shared or len(path.read_text().splitlines()) < 80, path.name
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_experiment_can_be_planned(name: str) -> None:
+    chosen = load(name)
+    for quick in (True, False):
+        settings = plan(chosen, quick=quick)
+        assert len({s.digest for s in settings}) == len(settings)
+        assert {s.seed for s in settings} == set(range(1 if quick else 5))
+        assert chosen.reference in {s.method for s in settings}
+        assert "local" in {s.method for s in settings}
+
+
+def test_every_method_has_a_title_of_its_own() -> None:
+    assert len({title(name) for name in names()}) == len(names())
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        pytest.param(('"heart_disease"', '"hearts"'), "set 'hearts' is unknown", id="set"),
+        pytest.param(('tasks = ["tiny"]', 'tasks = ["big"]'), "names task 'big'", id="task"),
+        pytest.param(("seeds = 2", "seed = 2"), "seed: Extra inputs", id="misspelt key"),
+        pytest.param(("seeds = 2", "seeds = "), "cannot be read", id="no TOML"),
+        pytest.param(('"even"', '"resolution"'), "needs factors", id="no factors"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_with_a_sentence(
+    tmp_path: Path, changed: tuple[str, str], sentence: str
+) -> None:
+    path = experiment(tmp_path)
+    path.write_text(path.read_text().replace(*changed))
+    with pytest.raises(ExperimentError, match=re.escape(sentence)):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        pytest.param("fedsomething", "is unknown; there are local", id="unknown"),
+        pytest.param("nowhere:RIVAL", "cannot be imported", id="no module"),
+        pytest.param("json:loads", "is no Rival but function", id="no rival"),
+    ],
+)
+def test_a_wrong_method_is_refused_with_a_sentence(
+    tmp_path: Path, method: str, sentence: str
+) -> None:
+    with pytest.raises(ExperimentError, match=sentence):
+        planned(experiment(tmp_path, methods=(method,)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        pytest.param(('lend_from = "model"', 'split = "nowhere"'), "nowhere", id="split layer"),
+        pytest.param(('"even"', '"label"'), "partition.kind", id="partition"),
+        pytest.param(("max_rows = 60", "max_rows = 2"), "groups", id="too few patients"),
+        pytest.param(('networks = ["mlp"]', 'networks = ["unet"]'), "unet", id="does not fit"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(
+    tmp_path: Path, changed: tuple[str, str], reason: str
+) -> None:
+    path = experiment(tmp_path, methods=("local",))
+    path.write_text(path.read_text().replace(*changed))
+    try:
+        _, settings = planned(path)
+    except ExperimentError as error:
+        said = str(error)
+    else:
+        (record, *_) = run_all(settings, tmp_path, root=None, jobs=1)
+        assert record.status == "failed"
+        said = record.reason
+    assert reason in said
+    assert "\n" not in said
+
+
+def test_a_method_that_averages_weights_refuses_different_networks(tmp_path: Path) -> None:
+    path = experiment(tmp_path, methods=("fedavg_tuned", "fedmd"))
+    path.write_text(path.read_text().replace('["mlp"]', '["mlp", "plain"]'))
+    _, settings = planned(path)
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert [r.status for r in records] == ["failed", "done"] * 2
+    assert "needs one network at all sites" in records[0].reason

@@ -1,0 +1,536 @@
+"""Kinds of prediction: hand-worked scores, and the mixture at every pixel against a plain loop."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.made import dense_data, made_masks, made_pictures
+from torch import Tensor, nn
+
+from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.dials import Dials
+from dflmoe.core.gate import GateKind, gate_log_weights, gate_scores, uniform_gate
+from dflmoe.core.mixing import Invited, fit_mixture
+from dflmoe.core.mixture import Pool, mix
+from dflmoe.core.site import Network, SiteData
+from dflmoe.core.task import LABELS, Task
+from dflmoe.core.training import Training
+from dflmoe.core.transform import identity_maps, transformed
+from dflmoe.errors import MissingExtraError
+from dflmoe.simulate.federation import Played, play
+from dflmoe.tasks import TASKS, classification, segmentation, super_resolution
+from dflmoe.tasks.segmentation import Pixels
+from dflmoe.tasks.super_resolution import Images
+from dflmoe.types import Params, generator
+
+EXPERTS = ["own", "ann", "bob"]
+POOLS: tuple[Pool, ...] = ("linear", "log", "logits")
+GATES: tuple[GateKind, ...] = ("attention", "linear", "static")
+SEEDS = st.integers(0, 2**16)
+law = settings(max_examples=10, deadline=None)
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed, "noise"))
+
+
+def pixels(values: Tensor) -> Iterator[tuple[int, int]]:
+    return product(range(values.shape[-2]), range(values.shape[-1]))
+
+
+def found(*masks: list[list[int]], classes: int = 2) -> Tensor:
+    """Return log probabilities that are sure of these masks."""
+    chosen = nn.functional.one_hot(torch.tensor(masks), classes).movedim(-1, 1)
+    return (0.98 * chosen + 0.01).log()
+
+
+# What a head puts out.
+
+
+@law
+@given(seed=SEEDS, task=st.sampled_from([LABELS, Pixels(), Images()]), dim=st.sampled_from([2, 3]))
+def test_saying_it_twice_changes_nothing(seed: int, task: Task, dim: int) -> None:
+    once = task.said(noise(seed, 2, 3, 4, 5, 2), dim)
+    torch.testing.assert_close(task.said(once, dim), once)
+
+
+@law
+@given(seed=SEEDS, dim=st.sampled_from([2, 3]))
+def test_classes_are_said_as_a_distribution_along_their_axis(seed: int, dim: int) -> None:
+    for task in (LABELS, Pixels()):
+        total = task.said(noise(seed, 2, 3, 4, 5, 2), dim).exp().sum(dim)
+        torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@law
+@given(seed=SEEDS)
+def test_a_loss_is_the_same_of_what_a_head_puts_out_and_of_what_is_said(seed: int) -> None:
+    raw, y = noise(seed, 2, 3, 4, 5, 5), noise(seed + 1, 2, 3, 4, 5, 5)
+    classes = y[:, :, 0].abs().long().clamp(max=3)
+    for task, target in ((LABELS, classes), (Pixels(), classes), (Images(), y)):
+        torch.testing.assert_close(task.losses(task.said(raw, 2), target), task.losses(raw, target))
+
+
+@law
+@given(seed=SEEDS)
+def test_the_loss_of_a_class_is_minus_its_log_softmax(seed: int) -> None:
+    raw = noise(seed, 2, 3, 4)
+    y = torch.randint(4, (2, 3), generator=generator(seed))
+    losses = LABELS.losses(raw, y)
+    for m, n in product(range(2), range(3)):
+        scores = raw[m, n].double().exp()
+        expected = -math.log(float(scores[y[m, n]] / scores.sum()))
+        assert float(losses[m, n]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_loss_of_a_mask_worked_by_hand() -> None:
+    # Foreground is there in the left column, and said with 0.5 and 0.8 there, 0.5 and 0.2 beside.
+    foreground = torch.tensor([[0.5, 0.5], [0.8, 0.2]])
+    said = torch.stack([1 - foreground, foreground]).log()[None, None]
+    y = torch.tensor([[1, 0], [1, 0]])[None, None]
+
+    entropy = -(math.log(0.5) + math.log(0.5) + math.log(0.8) + math.log(0.8)) / 4
+    # Soft Dice, one added above and below: overlap 0.5 + 0.8, sizes 2 and 2.
+    dice = (2 * 1.3 + 1) / (2 + 2 + 1)
+
+    assert float(Pixels().losses(said, y)) == pytest.approx(entropy + 1 - dice, rel=1e-5)
+
+
+@law
+@given(seed=SEEDS)
+def test_the_loss_of_three_classes_equals_a_plain_loop_over_pixels(seed: int) -> None:
+    raw = noise(seed, 2, 2, 3, 2, 3)
+    y = torch.randint(3, (2, 2, 2, 3), generator=generator(seed))
+    losses = Pixels().losses(raw, y)
+    for m, n in product(range(2), range(2)):
+        entropy, overlap, sizes = 0.0, [0.0] * 3, [0.0] * 3
+        for h, w in pixels(raw):
+            probs = raw[m, n, :, h, w].double().softmax(0).tolist()
+            true = int(y[m, n, h, w])
+            entropy -= math.log(probs[true]) / 6
+            overlap[true] += probs[true]
+            sizes = [s + p + (k == true) for k, (s, p) in enumerate(zip(sizes, probs, strict=True))]
+        dice = [(2 * o + 1) / (s + 1) for o, s in zip(overlap, sizes, strict=True)]
+        expected = entropy + 1 - (dice[1] + dice[2]) / 2
+        assert float(losses[m, n]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_of_an_image_is_in_percent_of_the_range() -> None:
+    y = torch.tensor([[[0.2, 0.4], [0.6, 0.8]]])[None, None]
+    off = torch.tensor([[[0.1, -0.1], [0.3, 0.1]]])  # 0.6 over four pixels
+    torch.testing.assert_close(Images().losses(y + off, y), torch.tensor([[15.0]]))
+
+
+# The scores that people read.
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        # Two pixels found, both of four that are there: Dice 2 * 2 / (2 + 4), overlap 2 of 4.
+        pytest.param([[1, 1, 0], [0, 0, 0], [0, 0, 0]], (2 / 3, 1 / 2, 7 / 9), id="half found"),
+        # Four found, two of them there: Dice 2 * 2 / (4 + 4), overlap 2 of 6.
+        pytest.param([[0, 1, 1], [0, 1, 1], [0, 0, 0]], (1 / 2, 1 / 3, 5 / 9), id="beside it"),
+        pytest.param([[1, 1, 0], [1, 1, 0], [0, 0, 0]], (1, 1, 1), id="found"),
+        pytest.param([[0, 0, 0], [0, 0, 0], [0, 0, 0]], (0, 0, 5 / 9), id="not found"),
+    ],
+)
+def test_the_overlap_of_a_mask_worked_by_hand(
+    mask: list[list[int]], expected: tuple[float, float, float]
+) -> None:
+    y = torch.tensor([[[1, 1, 0], [1, 1, 0], [0, 0, 0]]])
+    said = found(mask)
+    scores = segmentation.scores(said, y)
+    assert segmentation.dice(said, y).tolist() == pytest.approx([expected[0]])
+    assert scores["iou"] == pytest.approx(expected[1])
+    assert scores["pixel_accuracy"] == pytest.approx(expected[2])
+
+
+def test_a_class_that_is_neither_there_nor_found_counts_one_and_a_false_alarm_nothing() -> None:
+    nothing = torch.zeros(2, 2, 2, dtype=torch.int64)
+    said = found([[0, 0], [0, 0]], [[0, 1], [0, 0]])
+    assert segmentation.dice(said, nothing).tolist() == [1, 0]
+    assert segmentation.scores(said, nothing)["iou"] == 0.5
+
+
+def test_the_dice_of_three_classes_is_the_mean_of_both_that_are_not_background() -> None:
+    # Class 1: one of two found, Dice 2 * 1 / (1 + 2). Class 2: found two, one there, Dice 2 / 3.
+    # In the second image class 1 is found to its only pixel, class 2 is neither there nor found.
+    y = torch.tensor([[[1, 1, 2], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]])
+    said = found([[1, 2, 2], [0, 0, 0]], [[1, 1, 0], [0, 0, 0]], classes=3)
+    # Second image, class 1: two found, one there.
+    assert segmentation.dice(said, y).tolist() == pytest.approx([2 / 3, (2 / 3 + 1) / 2])
+
+
+def test_a_tenth_off_everywhere_is_twenty_decibels() -> None:
+    y = torch.full((2, 3, 4, 4), 0.5)
+    off = torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)  # mean squares of 0.01 and 0.0001
+    assert super_resolution.psnr(y + off, y).tolist() == pytest.approx([20, 40], rel=1e-4)
+
+
+def test_what_is_brighter_than_white_is_white() -> None:
+    y = torch.full((1, 1, 4, 4), 0.9)
+    # 5.0 is shown as 1.0, a tenth off.
+    assert super_resolution.psnr(torch.full_like(y, 5.0), y).tolist() == pytest.approx([20.0])
+
+
+def test_an_image_is_similar_to_itself_and_less_to_another() -> None:
+    _, y = made_pictures(2, 0, side=16)
+    assert super_resolution.scores(y, y)["ssim"] == pytest.approx(1)
+    other = super_resolution.scores(made_pictures(2, 1, side=16)[1], y)["ssim"]
+    assert other is not None
+    assert other < 0.5
+
+
+def sure(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows).log()
+
+
+def test_the_scores_of_four_rows_worked_by_hand() -> None:
+    # Said class 0, 1, 1, 1 where 0, 0, 1, 1 is true.
+    said = sure((0.75, 0.25), (0.25, 0.75), (0.25, 0.75), (0.25, 0.75))
+    y = torch.tensor([0, 0, 1, 1])
+    scores = classification.scores(said, y)
+    assert classification.right(said, y).tolist() == [1, 0, 1, 1]
+    # Class 0: precision 1, recall 1/2; class 1: precision 2/3, recall 1.
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    # Pairs of a 1 and a 0: 0.75 against 0.25 twice, and twice a tie.
+    assert scores["auroc"] == pytest.approx((2 + 2 * 0.5) / 4)
+    assert scores["log_loss"] == pytest.approx(-(3 * math.log(0.75) + math.log(0.25)) / 4)
+    # All rows say 0.75, and three in four are right.
+    assert scores["ece"] == pytest.approx(0, abs=1e-6)
+
+
+def test_calibration_is_the_gap_between_what_is_said_and_what_is_right() -> None:
+    # Two rows say 0.95 and one of them is right; two say 0.65 and both are right.
+    said = sure((0.95, 0.05), (0.95, 0.05), (0.35, 0.65), (0.35, 0.65))
+    scores = classification.scores(said, torch.tensor([0, 1, 1, 1]))
+    assert scores["ece"] == pytest.approx((0.95 - 0.5) / 2 + (1 - 0.65) / 2)
+
+
+@law
+@given(seed=SEEDS)
+def test_the_area_under_the_curve_of_three_classes_counts_pairs(seed: int) -> None:
+    y = torch.randint(3, (12,), generator=generator(seed))
+    y[:2] = torch.tensor([0, 2])
+    said = LABELS.said(noise(seed, 12, 3), 1)
+    areas = []
+    for label in set(y.tolist()):
+        pairs = product(said[y == label, label].tolist(), said[y != label, label].tolist())
+        wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs]
+        areas.append(sum(wins) / len(wins))
+    expected = sum(areas) / len(areas)
+    assert classification.scores(said, y)["auroc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_single_class_has_no_area_under_the_curve_and_all_other_scores() -> None:
+    scores = classification.scores(sure((0.9, 0.1), (0.8, 0.2)), torch.tensor([0, 0]))
+    assert scores["auroc"] is None
+    assert scores["macro_f1"] == 1
+    assert scores["log_loss"] == pytest.approx(-(math.log(0.9) + math.log(0.8)) / 2)
+
+
+def test_a_class_that_no_row_has_does_not_pull_the_average_down() -> None:
+    said = sure((0.8, 0.1, 0.1), (0.1, 0.8, 0.1))
+    scores = classification.scores(said, torch.tensor([0, 1]))
+    assert scores["macro_f1"] == 1
+    assert scores["auroc"] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "extra"),
+    [
+        ("torchmetrics.functional.classification",
+         lambda: classification.scores(sure((0.5, 0.5)), torch.tensor([0])), "torchmetrics"),
+        ("torchmetrics.functional",
+         lambda: super_resolution.psnr(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)),
+         "torchmetrics"),
+        ("torchmetrics.functional",
+         lambda: super_resolution.scores(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)),
+         "torchmetrics"),
+        ("monai",
+         lambda: segmentation.dice(found([[0]]), torch.zeros(1, 1, 1, dtype=torch.int64)),
+         "MONAI"),
+        ("monai",
+         lambda: segmentation.scores(found([[0]]), torch.zeros(1, 1, 1, dtype=torch.int64)),
+         "MONAI"),
+    ],
+)  # fmt: skip
+def test_a_score_whose_library_is_not_there_says_what_to_install(
+    module: str, call: Callable[[], object], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"{extra}.*dflmoe\[bench\]"):
+        call()
+
+
+def test_in_every_kind_of_task_the_truth_scores_best() -> None:
+    classes = torch.arange(6) % 2
+    masks = made_masks(6, 0)[1]
+    images = made_pictures(6, 0)[1]
+    cases = [
+        ("table", (nn.functional.one_hot(classes, 2) + 0.01).log(), classes),
+        ("segmentation", (nn.functional.one_hot(masks, 2).movedim(-1, 1) + 0.01).log(), masks),
+        ("super_resolution", images + 0.01, images),
+    ]
+    for name, truth, y in cases:
+        kind = TASKS[name]
+        best, other = (kind.row_scores(said, y) for said in (truth, truth.flip(0)))
+        assert best.shape == (6,)
+        assert best.mean() > other.mean()
+        losses = [kind.task.losses(said[None], y[None]).mean() for said in (truth, truth.flip(0))]
+        assert losses[0] < losses[1]
+
+
+# The mixture at every pixel.
+
+
+def moved_gate(kind: GateKind, seed: int, width: int = 3, classes: int = 2) -> Params:
+    gate = uniform_gate(kind, EXPERTS, models=2, width=width, classes=classes)
+    return {n: noise(seed + k, *p.shape) for k, (n, p) in enumerate(sorted(gate.items()))}
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("cap", [1.0, 0.4])
+@law
+@given(seed=SEEDS, lends=st.tuples(st.booleans(), st.booleans()))
+def test_gate_and_mixture_of_a_picture_equal_a_loop_over_its_pixels(
+    kind: GateKind, cap: float, seed: int, lends: tuple[bool, bool]
+) -> None:
+    gate = moved_gate(kind, seed)
+    features, tokens = noise(seed, 2, 2, 3, 2, 3), noise(seed + 9, 2, 2, 3, 2, 2, 3)
+    available = torch.tensor([[True, *lends], [True, True, False]])
+    weights = gate_log_weights(gate_scores(gate, EXPERTS, features, tokens), available, cap)
+    wholes = {pool: mix(Pixels().said(tokens, 3), weights, pool) for pool in POOLS}
+    for h, w in pixels(tokens):
+        place = tokens[..., h, w]
+        scores = gate_scores(gate, EXPERTS, features[..., h, w], place)
+        alone = gate_log_weights(scores, available, cap)
+        there = weights if kind == "static" else weights[..., h, w]
+        torch.testing.assert_close(there, alone)
+        for pool, whole in wholes.items():
+            expected = mix(LABELS.said(place, 3), alone, pool)
+            torch.testing.assert_close(whole[..., h, w], expected)
+
+
+@law
+@given(seed=SEEDS, cap=st.floats(0.05, 1.0), lends=st.tuples(st.booleans(), st.booleans()))
+def test_weights_sum_to_one_at_every_pixel_and_no_peer_weighs_more_than_the_cap(
+    seed: int, cap: float, lends: tuple[bool, bool]
+) -> None:
+    gate = {n: 5 * p for n, p in moved_gate("linear", seed).items()}
+    available = torch.tensor([[True, *lends]] * 2)
+    scores = gate_scores(gate, EXPERTS, noise(seed, 2, 2, 3, 4, 4), noise(seed, 2, 2, 3, 2, 4, 4))
+    weights = gate_log_weights(scores, available, cap).exp()
+    torch.testing.assert_close(weights.sum(2), torch.ones(2, 2, 4, 4))
+    assert (weights[:, :, 1:] <= cap + 1e-6).all()
+    assert not weights[:, :, ~torch.tensor([True, *lends])].any()
+
+
+def test_a_static_gate_says_the_same_at_every_pixel_and_a_linear_one_does_not() -> None:
+    features, tokens = noise(0, 2, 2, 3, 4, 4), noise(1, 2, 2, 3, 2, 4, 4)
+    static = gate_scores(moved_gate("static", 0), EXPERTS, features, tokens)
+    assert static.shape == (2, 1, 3)
+    linear = gate_scores(moved_gate("linear", 0), EXPERTS, features, tokens)
+    assert linear.shape == (2, 2, 3, 4, 4)
+    assert linear.flatten(3).std(3).min() > 0
+
+
+@law
+@given(seed=SEEDS)
+def test_a_transform_of_feature_maps_is_two_convolutions_of_one_pixel(seed: int) -> None:
+    maps = {n: noise(seed + k, *p.shape) for k, (n, p) in
+            enumerate(identity_maps({"ann": 5}, 2, 3).items())}  # fmt: skip
+    features = noise(seed, 2, 4, 3, 2, 3)
+    said = transformed(maps, "ann", features)
+    for m in range(2):
+        common = nn.functional.conv2d(features[m], maps["common"][m, :, :, None, None])
+        expected = nn.functional.conv2d(common, maps["to/ann"][m, :, :, None, None])
+        torch.testing.assert_close(said[m], expected, rtol=1e-4, atol=1e-5)
+
+
+@law
+@given(seed=SEEDS, pool=st.sampled_from(POOLS))
+def test_images_are_pooled_to_their_weighted_mean_whatever_the_pool(seed: int, pool: Pool) -> None:
+    images = noise(seed, 1, 2, 3, 1, 2, 2)
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    pooled = Images().pooled(images, weights.log().view(1, 1, 3), pool)
+    expected = 0.5 * images[:, :, 0] + 0.3 * images[:, :, 1] + 0.2 * images[:, :, 2]
+    torch.testing.assert_close(pooled, expected)
+
+
+def conv_network(features: int = 4, outputs: int = 2) -> Network:
+    """Return a network whose head looks at one pixel."""
+    body = nn.Sequential(nn.Conv2d(1, features, 3, padding=1), nn.ReLU())
+    return Network(body, nn.Conv2d(features, outputs, 1), features, outputs)
+
+
+@pytest.mark.parametrize(
+    ("align", "kind", "pool"),
+    [
+        ("paper", "attention", "logits"),
+        ("paper", "linear", "linear"),
+        ("shared", "attention", "log"),
+        ("shared", "static", "linear"),
+    ],
+)
+def test_a_fitted_mixture_of_pictures_equals_one_of_each_pixel_as_a_row(
+    align: Literal["paper", "shared"], kind: GateKind, pool: Pool
+) -> None:
+    dials = Dials(align=align, gate=kind, pool=pool, calibrate=False, out_of_fold_gate=False,
+                  guard=False, mixture_steps=0)  # fmt: skip
+    x, y = made_masks(5, 0, side=4)
+    data = dense_data(x, y, Pixels(), tested=1)
+    network = conv_network()
+    heads = {
+        name: {n: noise(k, 3, *p.shape) for n, p in network.head.named_parameters()}
+        for k, name in enumerate(EXPERTS)
+    }
+    widths = {"ann": 4, "bob": 4}
+    gate = {n: noise(7, *p.shape) for n, p in uniform_gate(kind, EXPERTS, 3, 4, 2).items()}
+    maps = {n: noise(8, *p.shape) for n, p in identity_maps(widths, 3, 4).items()}
+    features = noise(9, 3, 5, 4, 4, 4)
+
+    def fitted(net: Network, at: SiteData, what: dict[str, Params], seen: Tensor) -> Tensor:
+        peers = {name: head for name, head in what.items() if name != "own"}
+        mixed = fit_mixture(
+            net, dials, Invited(what["own"], peers, widths), seen,
+            body={}, previous=gate | maps, data=at, rng=generator(0),
+        )  # fmt: skip
+        return mixed.log_probs
+
+    whole = fitted(network, data, heads, features)
+    flat = {
+        name: {n: p.flatten(2) if n == "weight" else p for n, p in head.items()}
+        for name, head in heads.items()
+    }
+    point = Network(nn.Identity(), nn.Linear(4, 2), 4, 2)
+    for h, w in pixels(y):
+        one = replace(data, y=y[:, h, w], task=LABELS)
+        torch.testing.assert_close(
+            whole[..., h, w], fitted(point, one, flat, features[..., h, w]), rtol=1e-4, atol=1e-5
+        )
+
+
+# The whole method where pictures come out.
+
+QUICK = Training(
+    weight_decays=(0.01,), learning_rate=0.03, max_steps=6, judge_every=2, patience=3, batch=None
+)
+DIALS = {
+    "shared": Dials(mixture_steps=6),
+    "attention": Dials(gate="attention", mixture_steps=6),
+    "moving": replace(Dials.paper(), mixture_steps=3, batch=4, move_body=True),
+    "paper": replace(Dials.paper(), mixture_steps=3, batch=4),
+    "apart": Dials(align="paper", body="private", vouched=False, gate="linear", mixture_steps=4),
+}
+
+
+def sites(task: str, rows: int = 9) -> dict[str, SiteData]:
+    made = made_masks if task == "segmentation" else made_pictures
+    return {
+        name: dense_data(*made(rows, k), TASKS[task].task)
+        for k, name in enumerate(("ann", "bob", "cyd"))
+    }
+
+
+def outputs(task: str) -> int:
+    return 2 if task == "segmentation" else 1
+
+
+def federation(
+    task: str, dials: Dials, data: dict[str, SiteData] | None = None, rounds: int = 2
+) -> Played:
+    data = data or sites(task)
+    network = conv_network(outputs=outputs(task))
+    algorithms = {name: DFLMoE(network, dials, QUICK) for name in data}
+    return play(algorithms, data, rounds=rounds, seed=0, purpose="dense")
+
+
+@pytest.mark.parametrize("dials", DIALS.values(), ids=DIALS)
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+def test_heads_are_lent_and_mixed_where_pictures_come_out(task: str, dials: Dials) -> None:
+    played = federation(task, dials)
+    for name, outcomes in played.outcomes.items():
+        for outcome in outcomes:
+            for said in (outcome.served, outcome.own, outcome.mixture):
+                assert said.shape == (1, 9, outputs(task), 8, 8)
+                assert said.isfinite().all()
+            assert set(outcome.share) == {"ann", "bob", "cyd"}
+            torch.testing.assert_close(sum(outcome.share.values()), torch.ones(1))
+            assert list(outcome.share)[0] == name
+    assert not any(played.refused.values())
+
+
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+def test_what_is_lent_is_the_head_and_nothing_of_the_body(task: str) -> None:
+    data = sites(task)["ann"]
+    network = conv_network(outputs=outputs(task))
+    algorithm = DFLMoE(network, Dials(), QUICK)
+    state = algorithm.init("ann", data, generator(0))
+    trained, lent = algorithm.prepare(state, data, generator(1))
+    assert lent.kind == "head"
+    assert {n: p.shape[1:] for n, p in lent.tensors.items()} == {
+        n: p.shape for n, p in network.head.named_parameters()
+    }
+    # The last fit is lent, the one that learnt from all training rows.
+    torch.testing.assert_close(lent.tensors["weight"], trained.params["head"]["weight"][-1:])
+
+
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+def test_pictures_are_learnt(task: str) -> None:
+    played = federation(task, Dials(mixture_steps=6), rounds=3)
+    for outcomes in played.outcomes.values():
+        assert outcomes[-1].curve[0].nan_to_num(torch.inf).min() < outcomes[0].curve[0, 0]
+
+
+def nearly_true(data: SiteData, task: str) -> Tensor:
+    if task == "super_resolution":
+        return data.y[None] + 0.001
+    truth = nn.functional.one_hot(data.y, 2).movedim(-1, 1)
+    return (0.98 * truth + 0.01).log()[None]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+@pytest.mark.parametrize("vouched", [True, False])
+def test_the_guard_falls_back_to_the_best_model_alone_when_heads_are_noise(
+    task: str, vouched: bool
+) -> None:
+    data = {
+        name: replace(one, alone=nearly_true(one, task)) for name, one in sites(task, 16).items()
+    }
+    played = federation(task, Dials(control="random", vouched=vouched, mixture_steps=6), data, 1)
+    for name, (outcome,) in played.outcomes.items():
+        assert not outcome.used.any()
+        torch.testing.assert_close(outcome.served, data[name].alone, rtol=0, atol=0)
+        assert (outcome.own_loss < outcome.mixture_loss).all()
+
+
+@pytest.mark.parametrize("control", ["random", "shuffled", "self"])
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+def test_every_control_plays_where_pictures_come_out(
+    task: str, control: Literal["random", "shuffled", "self"]
+) -> None:
+    played = federation(task, Dials(control=control, mixture_steps=4), rounds=1)
+    assert all(o[-1].mixture.isfinite().all() for o in played.outcomes.values())
+
+
+@pytest.mark.parametrize("dials", DIALS.values(), ids=DIALS)
+@pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
+def test_pictures_that_are_tested_are_never_looked_at(task: str, dials: Dials) -> None:
+    data = sites(task)
+    y = data["ann"].y.clone()
+    y[-3:] = y[-3:].flip(0) if task == "super_resolution" else 1 - y[-3:]
+    changed = {**data, "ann": replace(data["ann"], y=y)}
+    first, second = (federation(task, dials, one, rounds=1) for one in (data, changed))
+    for name in data:
+        torch.testing.assert_close(
+            first.outcomes[name][-1].served, second.outcomes[name][-1].served, rtol=0, atol=0
+        )
