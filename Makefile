@@ -1,6 +1,7 @@
 # make pilot   set everything up and see on four real hospitals whether lending heads pays
 # make bench   compare methods on medical data, quickly; DFLMOE_DATA names the folder of data sets
 # make test    everything that CI checks
+# make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: pilot bench test check clean
+.PHONY: pilot bench test check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -28,6 +29,18 @@ check: .venv/.test
 	$(BIN)/ruff check src tests scripts benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fluke: .venv/.bench .venv-fluke/.done
+	$(BIN)/python benchmarks/fluke/check.py --python .venv-fluke/bin/python
+
+# fluke-fl asks for trackers and test tools that it does not need to train: hence --no-deps.
+.venv-fluke/.done:
+	$(PYTHON) -m venv .venv-fluke
+	.venv-fluke/bin/pip install --quiet "$(TORCH)"
+	.venv-fluke/bin/pip install --quiet --no-deps fluke-fl==0.8.1
+	.venv-fluke/bin/pip install --quiet numpy pandas scikit-learn torchmetrics==1.9.0 rich psutil \
+	  diskcache cerberus omegaconf seaborn
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,4 +65,4 @@ check: .venv/.test
 	@touch .venv/.pilot .venv/.bench $@
 
 clean:
-	rm -rf .venv build dist runs src/*.egg-info
+	rm -rf .venv .venv-fluke build dist runs src/*.egg-info

@@ -27,21 +27,21 @@ from rich.table import Table
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.rival import Budget
-from dflmoe.bench.experiment import Condition, Learning, RunSetting, TaskSetting, shipped_tasks
+from dflmoe.bench import experiment
 from dflmoe.bench.federation import Federation, federation
 from dflmoe.bench.methods import LOCAL, rival
 from dflmoe.bench.record import software
 from dflmoe.cli.bench import DATA
 from dflmoe.cli.progress import bar
 from dflmoe.core.algorithm import Algorithm, Outcome, alone_outcome
-from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.errors import DflmoeError
 from dflmoe.simulate.federation import play
 from dflmoe.types import SiteId, generator
 
 METHODS = (LOCAL, "fedavg", "fedrep")
-SEEDS = {"heart": 20, "brain": 6}
+SEEDS = {"heart": 40, "pneumonia": 20}
 FLUKE = Path(__file__).with_name("run_fluke.py")
 
 Said = Mapping[SiteId, NDArray[np.int64]]
@@ -58,6 +58,7 @@ class Steps:
         epochs: Optimiser steps are as many as this many passes over a site's rows take.
         full: Every step sees all rows of the site; else a batch of the task's size.
         limit: Points of accuracy that the two means may differ by.
+        most_seeds: Played at most; where no chance is left a few say it all.
     """
 
     title: str
@@ -65,11 +66,12 @@ class Steps:
     epochs: int
     full: bool
     limit: float
+    most_seeds: int
 
 
 STEPS = (
-    Steps("all rows", rounds=5, epochs=10, full=True, limit=0.1),
-    Steps("a batch", rounds=20, epochs=2, full=False, limit=1.5),
+    Steps("all rows", rounds=3, epochs=10, full=True, limit=0.5, most_seeds=5),
+    Steps("a batch", rounds=20, epochs=2, full=False, limit=1.5, most_seeds=1000),
 )
 
 
@@ -79,14 +81,14 @@ class Case:
 
     Attributes:
         sites: Rows, splits and networks.
-        learning: Learning rate, rounds, batch; the first weight decay of rounds is taken.
+        learning: Rate, decay, batch; the first weight decay of rounds is taken.
         steps: How a site trains.
         method: What is compared.
         seed: Of everything.
     """
 
     sites: Federation
-    learning: Learning
+    learning: experiment.Learning
     steps: Steps
     method: str
     seed: int
@@ -111,10 +113,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Watched:
-    """An algorithm from a known start; one that averages serves its last model, not its best."""
+    """An algorithm from a known start; one that averages serves its last model, not its best.
+
+    Attributes:
+        algorithm: As the bench plays it.
+        start: The state that it starts from.
+        rounds: The number of the last round.
+    """
 
     algorithm: Algorithm
     start: SiteState
+    rounds: int
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:  # noqa: ARG002
         """See ``Algorithm.init``."""
@@ -131,7 +140,7 @@ class Watched:
     ) -> tuple[SiteState, Outcome]:
         """See ``Algorithm.absorb``."""
         state, outcome = self.algorithm.absorb(state, inbox, data, rng)
-        if isinstance(self.algorithm, Averaging):
+        if isinstance(self.algorithm, Averaging) and state.round == self.rounds:
             x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
             with torch.no_grad():
                 logits = self.algorithm.logits(state.params["model"], x)
@@ -143,8 +152,8 @@ class Watched:
 class Fluke:
     """fluke-fl, in a process of its own; ``versions`` is what it runs with."""
 
-    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, to: IO[str], back: IO[str], folder: Path) -> None:
+        self._to, self._back, self._folder = to, back, folder
         self.versions: dict[str, str] = self._heard()
 
     def said(self, case: Case, starts: Mapping[SiteId, SiteState]) -> Said:
@@ -158,12 +167,12 @@ class Fluke:
         rows = self._folder / "rows.npz"
         export(rows, {name: case.sites.data[name] for name in starts}, starts)
         alone, learning = case.method == LOCAL, case.learning
-        network: Network = case.sites.networks[next(iter(starts))]
+        first = next(iter(starts))
         run = {
             "rows": str(rows),
             "algorithm": "fedavg" if alone else case.method,
-            "network": case.sites.names[next(iter(starts))],
-            "classes": network.classes,
+            "network": case.sites.names[first],
+            "classes": case.sites.networks[first].classes,
             "rounds": 1 if alone else case.steps.rounds,
             "epochs": case.steps.epochs * (case.steps.rounds if alone else 1),
             "batch": 0 if case.steps.full else learning.batch,
@@ -171,22 +180,15 @@ class Fluke:
             "weight_decay": learning.round_decays[0],
             "seed": case.seed,
         }
-        to = _open(self._process.stdin)
-        to.write(json.dumps(run) + "\n")
-        to.flush()
+        self._to.write(json.dumps(run) + "\n")
+        self._to.flush()
         return [np.array(site, dtype=np.int64) for site in self._heard()]
 
     def _heard(self) -> Any:  # noqa: ANN401 - parsed JSON
-        line = _open(self._process.stdout).readline()
+        line = self._back.readline()
         if not line:
             raise SystemExit(f"fluke stopped:\n{(self._folder / 'log').read_text()[-2000:]}")
         return json.loads(line)
-
-
-def _open(stream: IO[str] | None) -> IO[str]:
-    if stream is None:
-        raise ValueError("the process was started without pipes")
-    return stream
 
 
 @contextmanager
@@ -198,7 +200,8 @@ def fluke(python: Path) -> Iterator[Fluke]:
         with subprocess.Popen(  # noqa: S603 - the user names the program
             command, cwd=name, stdin=pipe, stdout=pipe, stderr=log, text=True
         ) as process:
-            yield Fluke(process, Path(name))
+            if process.stdin and process.stdout:  # they are: they were asked for
+                yield Fluke(process.stdin, process.stdout, Path(name))
 
 
 def export(path: Path, data: Mapping[SiteId, SiteData], starts: Mapping[SiteId, SiteState]) -> None:
@@ -240,7 +243,7 @@ def scores(case: Case, other: Fluke) -> tuple[float, float, float]:
     for name, data in case.sites.data.items():
         algorithm = case.algorithm(name)
         start = algorithm.init(name, data, generator(case.seed, "crosscheck", name))
-        algorithms[name] = Watched(algorithm, start)
+        algorithms[name] = Watched(algorithm, start, case.steps.rounds)
     mine = ours(case, algorithms)
     theirs = other.said(case, {name: one.start for name, one in algorithms.items()})
     each = []
@@ -277,7 +280,6 @@ def row(task: str, steps: Steps, method: str, runs: Sequence[tuple[float, float,
     """Return means over seeds."""
     a, b, same = np.array(runs).T
     points = 100 * (a - b)
-    error = points.std(ddof=1) / math.sqrt(len(points)) if len(points) > 1 else math.nan
     return Row(
         task,
         steps.title,
@@ -286,30 +288,39 @@ def row(task: str, steps: Steps, method: str, runs: Sequence[tuple[float, float,
         ours=round(100 * float(a.mean()), 2),
         fluke=round(100 * float(b.mean()), 2),
         difference=round(float(points.mean()), 2),
-        standard_error=round(float(error), 2),
+        standard_error=round(float(points.std(ddof=1)) / math.sqrt(len(points)), 2),
         same_ratio=round(float(same.mean()), 4),
         limit=steps.limit,
     )
 
 
-def tasks(root: Path | None) -> dict[str, TaskSetting]:
+def tasks(root: Path | None) -> dict[str, experiment.TaskSetting]:
     """Return what is compared on: the bench's tasks, with a network that both sides have."""
-    known = shipped_tasks("same")
+    known = experiment.shipped_tasks("same")
     chosen = {"heart": known["heart"].model_copy(update={"inner_folds": 2})}
     if root is not None:
-        changed = {"networks": ("small_cnn",), "lend_from": None}
-        chosen["brain"] = known["brain"].model_copy(update=changed)
+        chosen["pneumonia"] = experiment.TaskSetting(
+            set="pneumoniamnist",
+            title="Pneumonia on chest films, four sites (image)",
+            partition=experiment.Partition(kind="dirichlet", sites=4, alpha=1.0),
+            networks=("small_cnn",),
+            side=28,
+            max_rows=200,
+            test_ratio=0.5,
+            inner_folds=2,
+            learning=experiment.Learning(batch=32, learning_rate=0.003, round_decays=(0.01,)),
+        )
     return chosen
 
 
-def dealt(name: str, task: TaskSetting, seed: int, root: Path | None) -> Federation:
+def dealt(name: str, task: experiment.TaskSetting, seed: int, root: Path | None) -> Federation:
     """Return the sites of a task, as the bench deals them."""
-    setting = RunSetting(
+    setting = experiment.RunSetting(
         experiment="crosscheck",
         task_name=name,
         task=task,
         method="",
-        condition=Condition(),
+        condition=experiment.Condition(),
         seed=seed,
         quick=False,
         version="",
@@ -322,17 +333,22 @@ def compared(
 ) -> tuple[dict[str, str], list[Row]]:
     """Return fluke's versions and the table."""
     runs: dict[tuple[str, Steps, str], list[tuple[float, float, float]]] = {}
-    plan = [(n, t, s) for n, t in tasks(root).items() for s in range(seeds or SEEDS[n])]
+    plan = [
+        (name, task, seed, [steps for steps in STEPS if seed < steps.most_seeds])
+        for name, task in tasks(root).items()
+        for seed in range(seeds or SEEDS[name])
+    ]
+    total = sum(len(METHODS) * len(some) for *_, some in plan)
     with fluke(python) as other, bar(Console(stderr=True)) as progress:
-        job = progress.add_task("comparing", total=len(plan) * len(STEPS) * len(METHODS))
-        for name, task, seed in plan:
+        job = progress.add_task("comparing", total=total)
+        for name, task, seed, some in plan:
             sites = dealt(name, task, seed, root)
-            for steps, method in product(STEPS, METHODS):
+            for steps, method in product(some, METHODS):
                 progress.update(job, description=f"{name}, {steps.title}, {method}, seed {seed}")
                 case = Case(sites, task.learning, steps, method, seed)
                 runs.setdefault((name, steps, method), []).append(scores(case, other))
                 progress.advance(job)
-        return other.versions, [row(*key, some) for key, some in runs.items()]
+        return other.versions, [row(*key, found) for key, found in runs.items()]
 
 
 def shown(rows: Sequence[Row]) -> Table:
@@ -366,8 +382,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     asked = parser.parse_args()
     root = asked.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
-    if asked.seeds is not None and asked.seeds < 1:
-        parser.error("--seeds takes 1 or more")
+    if asked.seeds is not None and asked.seeds < 2:
+        parser.error("--seeds takes 2 or more, as their spread is reported")
     try:
         versions, rows = compared(asked.python, root, asked.seeds)
     except (DflmoeError, OSError) as error:

@@ -18,11 +18,16 @@ def replace_file(path: Path, text: str) -> None:
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
         ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+            half = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                half.chmod(0o644)
+                half.replace(path)
+            except BaseException:
+                half.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise OutputError(
             f"{path.name} cannot be written to {path.parent}: {error.strerror or error}; "

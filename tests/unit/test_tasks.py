@@ -298,9 +298,8 @@ def moved_gate(kind: GateKind, seed: int, width: int = 3, classes: int = 2) -> P
 
 
 @pytest.mark.parametrize("kind", GATES)
-@pytest.mark.parametrize("cap", [1.0, 0.4])
 @law
-@given(seed=SEEDS, lends=st.tuples(st.booleans(), st.booleans()))
+@given(seed=SEEDS, cap=st.sampled_from([1.0, 0.4]), lends=st.tuples(st.booleans(), st.booleans()))
 def test_gate_and_mixture_of_a_picture_equal_a_loop_over_its_pixels(
     kind: GateKind, cap: float, seed: int, lends: tuple[bool, bool]
 ) -> None:
@@ -465,7 +464,7 @@ def test_heads_are_lent_and_mixed_where_pictures_come_out(task: str, dials: Dial
                 assert said.isfinite().all()
             assert set(outcome.share) == {"ann", "bob", "cyd"}
             torch.testing.assert_close(sum(outcome.share.values()), torch.ones(1))
-            assert list(outcome.share)[0] == name
+            assert next(iter(outcome.share)) == name
     assert not any(played.refused.values())
 
 
@@ -522,14 +521,14 @@ def test_every_control_plays_where_pictures_come_out(
     assert all(o[-1].mixture.isfinite().all() for o in played.outcomes.values())
 
 
-@pytest.mark.parametrize("dials", DIALS.values(), ids=DIALS)
+@pytest.mark.parametrize("dials", ["shared", "moving", "apart"])
 @pytest.mark.parametrize("task", ["segmentation", "super_resolution"])
-def test_pictures_that_are_tested_are_never_looked_at(task: str, dials: Dials) -> None:
+def test_pictures_that_are_tested_are_never_looked_at(task: str, dials: str) -> None:
     data = sites(task)
     y = data["ann"].y.clone()
     y[-3:] = y[-3:].flip(0) if task == "super_resolution" else 1 - y[-3:]
     changed = {**data, "ann": replace(data["ann"], y=y)}
-    first, second = (federation(task, dials, one, rounds=1) for one in (data, changed))
+    first, second = (federation(task, DIALS[dials], one, rounds=1) for one in (data, changed))
     for name in data:
         torch.testing.assert_close(
             first.outcomes[name][-1].served, second.outcomes[name][-1].served, rtol=0, atol=0

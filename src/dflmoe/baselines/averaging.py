@@ -17,7 +17,17 @@ from torch import Tensor
 from dflmoe.core.algorithm import Outcome, alone_outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
-from dflmoe.core.training import Training, adam, batch_of, cross_fit, decay, leaves, packed, step
+from dflmoe.core.training import (
+    Training,
+    adam,
+    batch_of,
+    cross_fit,
+    decay,
+    leaves,
+    outputs_out_of_fold,
+    packed,
+    step,
+)
 from dflmoe.types import Params, SiteId, generator
 
 SERVER = "server"
@@ -37,11 +47,13 @@ class Averaging:
             steps between two averages.
         seed: Of the common initial weights.
         shares: The part that travels.
-        together: The sites choose one model for all by their summed scores; else each its own.
+        together: The sites choose one model for all by their mean scores, before each round; else
+            each its own, before and after its steps and after the last average. Where messages can
+            be lost the mean is not of the same sites each time, so each chooses for itself.
         by_turns: Half of the steps train the head alone, then the other half the body alone.
         gossip: Average with what the neighbours sent; else take a server's answer.
         tune: Training that follows the last round at home; ``None`` for none.
-        rounds: After how many rounds that happens.
+        rounds: How many rounds there are.
     """
 
     network: Network
@@ -70,14 +82,14 @@ class Averaging:
     def prepare(
         self, state: SiteState, data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Lent]:
-        """Score the model on rows it did not see, then train it on own rows and send a part."""
+        """Train on own rows and send a part; note how good the model was before, and is after."""
         model, scores = state.params["model"], self._score(state.params["model"], data)
+        if not self.together:
+            state = self._noted(state, model, scores, data)
         for names, steps in self._turns(model):
             model = self._stepped(model, names, steps, data, rng)
-        kept = state.params["kept"]
         if not self.together:
-            kept, best = self._best(state, scores, data)
-            state = replace(state, params={**state.params, "best": best, "kept": kept})
+            state = self._noted(state, model, self._score(model, data), data)
         lent = {n: p for n, p in model.items() if self.shares in ("model", n.split("/")[0])}
         if not self.gossip:
             rows = self._every(data.learnt).sum(1)
@@ -94,24 +106,26 @@ class Averaging:
         rng: torch.Generator,
     ) -> tuple[SiteState, Outcome]:
         """Take in the average; without an answer, go on from the own weights."""
-        folds, params = data.crossfit, dict(state.params)
-        trained = params.pop("trained")
+        folds, trained = data.crossfit, state.params["trained"]
         if self.together and inbox:
-            kept, best = self._best(state, inbox[0].tensors["score"], data)
-            params |= {"kept": kept, "best": best}
-        params["model"] = {**trained, **self._merged(trained, inbox)}
+            score = inbox[0].tensors["score"]
+            state = self._noted(state, state.params["model"], score, data)
+        params = {**state.params, "model": {**trained, **self._merged(trained, inbox)}}
+        del params["trained"]
         state = replace(state, params=params)
+        if not self.together and state.round == self.rounds:
+            score = self._score(params["model"], data)
+            state = self._noted(state, params["model"], score, data)
         grid = (folds.splits, len(self.training.weight_decays), folds.fits)
-        chosen = params["kept"]["score"].argmin(1)
+        chosen = state.params["kept"]["score"].argmin(1)
         best = {
             name: p.unflatten(0, grid)[torch.arange(folds.splits), chosen].flatten(0, 1)
-            for name, p in params["best"].items()
+            for name, p in state.params["best"].items()
         }
         if self.tune is not None and state.round == self.rounds:
             best = cross_fit(self.logits, best, data, self.tune, rng).params
         with torch.no_grad():
-            x = data.x.repeat_interleave(folds.fits, dim=0)
-            said = folds.out_of_fold(data.task.said(self.logits(best, x), 2))
+            said = data.task.said(outputs_out_of_fold(self.logits, best, data), 2)
         return state, alone_outcome(said, state, data)
 
     def _turns(self, model: Params) -> list[tuple[list[str], int]]:
@@ -145,15 +159,16 @@ class Averaging:
             step(optimiser, moving, (losses * share).sum() + decay(moving, None, strength))
         return {**model, **{name: p.detach() for name, p in moving.items()}}
 
-    def _best(self, state: SiteState, score: Tensor, data: SiteData) -> tuple[Params, Params]:
-        """Return the lowest scores so far and the models that had them."""
+    def _noted(self, state: SiteState, model: Params, score: Tensor, data: SiteData) -> SiteState:
+        """Return the state with the lowest scores so far and the models that had them."""
         lowest = state.params["kept"]["score"]
         better = (score < lowest).repeat_interleave(data.crossfit.fits, dim=1).flatten()
         best = {
             name: torch.where(better.view(-1, *[1] * (p.dim() - 1)), p, state.params["best"][name])
-            for name, p in state.params["model"].items()
+            for name, p in model.items()
         }
-        return {"score": torch.minimum(score, lowest)}, best
+        kept = {"score": torch.minimum(score, lowest)}
+        return replace(state, params={**state.params, "best": best, "kept": kept})
 
     def _merged(self, trained: Params, inbox: Sequence[Lent]) -> Params:
         """Return the averaged part, or nothing if nobody was heard."""

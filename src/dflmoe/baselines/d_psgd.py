@@ -23,7 +23,9 @@ def ring(sites: Sequence[SiteId]) -> Mapping[SiteId, Sequence[SiteId]]:
 
 def build(network: Network, budget: Budget) -> Averaging:
     """Return one site of D-PSGD."""
-    return Averaging(network, budget.steps, budget.seed, together=False, gossip=True)
+    return Averaging(
+        network, budget.steps, budget.seed, together=False, gossip=True, rounds=budget.rounds
+    )
 
 
 RIVAL = Rival(

@@ -2,9 +2,12 @@
 
 McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS
 2017, algorithm 1. Needs a server that all sites can reach and trust, the same network everywhere,
-and the exact number of rows of each site. Fine-tuning starts from the best average and stops early,
+and the exact number of rows of each site. Each site keeps the round that is best for its own rows,
+out of fold. Fine-tuning starts from the best average and stops early,
 out of fold (Yu et al., Salvaging Federated Learning by Local Adaptation, 2020, section 3).
 """
+
+from dataclasses import replace
 
 from dflmoe.baselines.averaging import Averaging, averaged
 from dflmoe.baselines.rival import Budget, Need, Rival
@@ -16,12 +19,12 @@ NEEDS: tuple[Need, ...] = ("server", "one network", "whole models")
 
 def build(network: Network, budget: Budget) -> Averaging:
     """Return one site of FedAvg."""
-    return Averaging(network, budget.steps, budget.seed)
+    return Averaging(network, budget.steps, budget.seed, together=False, rounds=budget.rounds)
 
 
 def build_tuned(network: Network, budget: Budget) -> Averaging:
     """Return one site of FedAvg that fine-tunes after the last round."""
-    return Averaging(network, budget.steps, budget.seed, tune=budget.training, rounds=budget.rounds)
+    return replace(build(network, budget), tune=budget.training)
 
 
 FEDAVG = Rival("FedAvg", PAPER, NEEDS, build, averaged)

@@ -1,8 +1,8 @@
 """FedMD: sites exchange predictions on public rows, and each learns from their mean.
 
 Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019, algorithm 1: train
-alone; then in every round send the scores on public rows, digest their mean (L1), revisit the own
-rows. In the paper public rows have labels, which a first training uses; here they have none.
+alone; then in each round send scores on public rows, digest their mean (L1), revisit own rows. The
+paper's public rows have labels, which a first training uses; ours have none.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from dflmoe.types import Params, SiteId
 
 @dataclass(frozen=True)
 class FedMD:
-    """One site of FedMD; the round that is kept is chosen out of fold."""
+    """One site of FedMD."""
 
     network: Network
     budget: Budget
@@ -28,25 +28,27 @@ class FedMD:
     @property
     def _home(self) -> Averaging:
         """Local steps and the best round so far, without any averaging."""
-        steps = replace(self.budget.steps, weight_decays=self.budget.steps.weight_decays[-1:])
-        return Averaging(self.network, steps, together=False, gossip=True)
+        steps, rounds = self.budget.steps, self.budget.rounds
+        steps = replace(steps, weight_decays=steps.weight_decays[-1:])
+        return Averaging(self.network, steps, together=False, gossip=True, rounds=rounds)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
-        own = replace(self._home, seed=int(torch.randint(2**31, (), generator=rng)))
-        return own.init(site, data, rng)
+        seed = int(torch.randint(2**31, (), generator=rng))
+        return replace(self._home, seed=seed).init(site, data, rng)
 
     def prepare(
         self, state: SiteState, data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Lent]:
-        """Train alone at first; revisit the own rows; lend the scores on the public rows."""
+        """Train alone at first; revisit own rows; lend scores on public rows."""
         if state.round == 0:
             model, training = state.params["model"], self.budget.training
             model = cross_fit(self._home.logits, model, data, training, rng).params
             state = replace(state, params={**state.params, "model": model})
         state, lent = self._home.prepare(state, data, rng)
-        scores = self._scores(state.params["trained"], data, slice(None)).detach()
-        return state, replace(lent, kind="predictions", tensors={"scores": scores})
+        with torch.no_grad():
+            lends = {"scores": self._scores(state.params["trained"], data, slice(None))}
+        return state, replace(lent, kind="predictions", tensors=lends)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -66,7 +68,7 @@ class FedMD:
         """Return what every fit says of public rows, ``[model, anchor, class, ...]``."""
         if data.anchors is None:
             raise ValueError("FedMD needs public rows (anchors), and the federation has none")
-        rows, models = data.anchors[pick], len(next(iter(model.values())))
+        rows, models = data.anchors[pick], data.crossfit.splits * data.crossfit.fits
         return self._home.logits(model, rows.expand(models, *rows.shape))
 
 

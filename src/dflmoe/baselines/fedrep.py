@@ -13,7 +13,13 @@ from dflmoe.core.site import Network
 def build(network: Network, budget: Budget) -> Averaging:
     """Return one site of FedRep."""
     return Averaging(
-        network, budget.steps, budget.seed, shares="body", together=False, by_turns=True
+        network,
+        budget.steps,
+        budget.seed,
+        shares="body",
+        together=False,
+        by_turns=True,
+        rounds=budget.rounds,
     )
 
 

@@ -11,7 +11,9 @@ from dflmoe.core.site import Network
 
 def build(network: Network, budget: Budget) -> Averaging:
     """Return one site of LG-FedAvg."""
-    return Averaging(network, budget.steps, budget.seed, shares="head", together=False)
+    return Averaging(
+        network, budget.steps, budget.seed, shares="head", together=False, rounds=budget.rounds
+    )
 
 
 RIVAL = Rival("LG-FedAvg", "Liang et al., 2020", ("server", "one head"), build, averaged)

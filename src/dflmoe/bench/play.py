@@ -41,6 +41,9 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
         scores = tuple(
             _scored(sites, name, played) for name in sites.data if _stays(name, setting, sites)
         )
+        refused = [sentence for sentences in played.refused.values() for sentence in sentences]
+        if refused:
+            return record.model_copy(update={"reason": refused[0]})
         if not all(np.isfinite(site.value) for site in scores):
             return record.model_copy(update={"reason": "a score is not a finite number"})
         done = {

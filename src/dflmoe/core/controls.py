@@ -45,9 +45,10 @@ def bootstrap(data: SiteData, rng: torch.Generator) -> SiteData:
     """
     trains = data.crossfit.fold >= 0
     times = torch.zeros(trains.shape, dtype=torch.int64)
+    label_of = data.y if data.y.dim() == 1 else torch.zeros(len(data.y), dtype=torch.int64)
     for split, trained in enumerate(trains):
-        for label in torch.unique(data.y[trained]):
-            rows = torch.nonzero(trained & (data.y == label))[:, 0]
+        for label in torch.unique(label_of[trained]):
+            rows = torch.nonzero(trained & (label_of == label))[:, 0]
             drawn = rows[torch.randint(len(rows), (len(rows),), generator=rng)]
             times[split] += torch.bincount(drawn, minlength=trains.shape[1])
     return replace(data, times=times)

@@ -55,6 +55,7 @@ def newton(
 
     params = centre.clone()
     value = objective(params)
+    done = torch.zeros(models, dtype=torch.bool)
     for _ in range(steps):
         probs = F.softmax(inputs @ params.mT, dim=-1)
         slope = ((probs - target) * weight[..., None]).mT @ inputs + pull * (params - centre)
@@ -62,7 +63,7 @@ def newton(
             pull.expand_as(params).flatten(1)
         )
         ahead = torch.linalg.solve(hessian, slope.flatten(1)).view_as(params)
-        length = torch.ones(models)
+        length = torch.where(done, 0.0, 1.0)
         for _ in range(10):
             trial = objective(params - length[:, None, None] * ahead)
             worse = ~(trial <= value)
@@ -73,9 +74,9 @@ def newton(
             length = torch.where(worse, 0.0, length)
             trial = torch.where(worse, value, trial)
         params = params - length[:, None, None] * ahead
-        gained = value - trial
+        done = done | (value - trial < tolerance)
         value = trial
-        if (gained < tolerance).all():
+        if done.all():
             break
     return params[..., :-1], params[..., -1]
 

@@ -159,7 +159,7 @@ def cross_fit(
             start,
             data,
             plan,
-            rng,
+            torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=rng))),
             jobs=jobs[i : i + at_once],
             towards=towards,
             linear=linear,
@@ -244,7 +244,7 @@ def _fit_jobs(
     best = {n: p.detach().clone() for n, p in params.items()}
     best_score, total = look()
     curve = [total]
-    stale = 0
+    stale = torch.zeros_like(best_score)
     for steps in range(1, plan.max_steps + 1):
         batch = batch_of(x, y, weight, plan.batch, rng)
         loss = (data.task.losses(network(params, batch[0]), batch[1]) * batch[2]).sum()
@@ -253,17 +253,42 @@ def _fit_jobs(
             continue
         score, total = look()
         curve.append(total)
-        stale = 0 if (score < best_score - MATTERS).any() else stale + 1
-        taken = score < best_score
+        goes_on = stale < plan.patience
+        taken = goes_on & (score < best_score)
+        stale = torch.where(goes_on & (score < best_score - MATTERS), 0, stale + 1)
         if not plan.early_stopping:
             taken = torch.ones_like(taken)
         best_score = torch.where(taken, score, best_score)
         for name, p in params.items():
             keep = taken.view(-1, *[1] * (p.dim() - 1))
             best[name] = torch.where(keep, p.detach(), best[name])
-        if plan.early_stopping and stale >= plan.patience:
+        if plan.early_stopping and (stale >= plan.patience).all():
             break
     return _Jobs(best, best_score, torch.stack(curve, 1))
+
+
+def outputs_out_of_fold(
+    network: Stacked, params: Params, data: SiteData
+) -> Float[Tensor, "split row ..."]:
+    """Return what a network puts out: of the fit that did not see a row, of the last for a test.
+
+    Each fit runs on the rows that are its to predict only.
+
+    Args:
+        network: The stacked network.
+        params: Of every fit, ``[model, ...]``.
+        data: The site's rows.
+    """
+    folds = data.crossfit
+    asked = folds.judges.clone()
+    asked[:, -1] = folds.fold < 0
+    row, weight = packed(asked.flatten(0, 1).float())
+    split = torch.arange(folds.splits).repeat_interleave(folds.fits)[:, None]
+    out = network(params, data.x[split, row])
+    whole = out.new_zeros(*folds.fold.shape, *out.shape[2:])
+    there = weight > 0
+    whole[split.expand_as(row)[there], row[there]] = out[there]
+    return whole
 
 
 def batch_of(

@@ -46,7 +46,7 @@ def resamples(
         weights = rng.multinomial(things, even, size=count).astype(float)
         return np.concatenate([np.ones((1, things)), weights])
 
-    column = {patient: k for k, patient in enumerate(sorted(patients))}
+    column = {patient: k for k, patient in enumerate(sorted(set(patients)))}
     by_patient = drawn(len(column))
     return Resamples(column, by_patient, drawn(seeds) if seeds > 1 else np.ones((1 + count, 1)))
 

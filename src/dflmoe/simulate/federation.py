@@ -66,7 +66,8 @@ class InStep:
         self._weather = weather
         self._hears = hears or {site: [peer for peer in sites if peer != site] for site in sites}
         self._faults = dict(faults or {})
-        self._barrier = threading.Barrier(len(sites), action=self._answer)
+        self._sent = threading.Barrier(len(sites), action=self._answer)
+        self._read = threading.Barrier(len(sites))
         self._desk: dict[SiteId, tuple[Lent, bytes, str]] = {}
         self._reply: list[Lent] = []
         self.payload_bytes: dict[SiteId, int] = {}
@@ -78,20 +79,21 @@ class InStep:
 
         def swap(lent: Lent) -> Sequence[Lent]:
             self._send(site, lent)
-            self._barrier.wait()
+            self._sent.wait()
             inbox = (
                 self._answered(site, lent.round)
                 if self._server
                 else self._receive(site, lent.round)
             )
-            self._barrier.wait()
+            self._read.wait()
             return inbox
 
         return swap
 
     def abort(self) -> None:
         """Let nobody wait any longer."""
-        self._barrier.abort()
+        self._sent.abort()
+        self._read.abort()
 
     def _send(self, site: SiteId, lent: Lent) -> None:
         fault = self._faults.get(site)

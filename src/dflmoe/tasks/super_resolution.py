@@ -11,6 +11,9 @@ from torch import Tensor
 from dflmoe.core.mixture import Pool, averaged
 from dflmoe.errors import MissingExtraError
 
+PERFECT_DB = 100.0
+"""What an image without any error counts, whose ratio has no end."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -48,12 +51,12 @@ def psnr(
     said: Float[Tensor, "row channel height width"],
     y: Float[Tensor, "row channel height width"],
 ) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio of each image, in dB, of values 0 to 1."""
+    """Return the peak signal-to-noise ratio of each image, in dB, of values 0 to 1; 100 at most."""
     image = _torchmetrics()
     values = image.peak_signal_noise_ratio(
         said.clamp(0, 1), y, data_range=1.0, dim=(1, 2, 3), reduction="none"
     )
-    ratios: NDArray[np.float64] = values.double().numpy()
+    ratios: NDArray[np.float64] = values.double().clamp(max=PERFECT_DB).numpy()
     return ratios
 
 
