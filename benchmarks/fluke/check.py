@@ -196,9 +196,8 @@ def fluke(python: Path) -> Iterator[Fluke]:
     """Start fluke-fl, and end it."""
     with tempfile.TemporaryDirectory() as name, (Path(name) / "log").open("w") as log:
         command = [str(python.absolute()), str(FLUKE.absolute())]
-        pipe = subprocess.PIPE
         with subprocess.Popen(  # noqa: S603 - the user names the program
-            command, cwd=name, stdin=pipe, stdout=pipe, stderr=log, text=True
+            command, cwd=name, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process:
             if process.stdin and process.stdout:  # they are: they were asked for
                 yield Fluke(process.stdin, process.stdout, Path(name))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dflmoe.core.convex import newton
 from dflmoe.core.site import SiteData
 from dflmoe.core.stacking import initial, stacked_call
-from dflmoe.core.training import Training, cross_fit, packed
+from dflmoe.core.training import Training, cross_fit, outputs_out_of_fold, packed
 from dflmoe.types import Params
 
 HEAD = nn.Linear(4, 2)
@@ -127,3 +127,19 @@ def test_packed_rows_keep_their_weights() -> None:
     row, weight = packed(times)
     assert row[0].tolist() == [1, 3]
     torch.testing.assert_close(weight, torch.tensor([[2 / 3, 1 / 3], [1.0, 0.0]]))
+
+
+def test_each_row_is_predicted_by_the_fit_that_did_not_see_it(rng: torch.Generator) -> None:
+    data = made_data(made_rows("a", 41, 0))
+    folds = data.crossfit
+    module = nn.Linear(4, 3)
+    params = initial(module, folds.splits * folds.fits, rng)
+    params = {name: p + torch.randn(p.shape, generator=rng) for name, p in params.items()}
+
+    def network(stacked: Params, x: Tensor) -> Tensor:
+        return stacked_call(module, stacked, x)
+
+    everything = network(params, data.x.repeat_interleave(folds.fits, dim=0))
+    torch.testing.assert_close(
+        outputs_out_of_fold(network, params, data), folds.out_of_fold(everything)
+    )

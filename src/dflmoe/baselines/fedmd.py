@@ -43,12 +43,11 @@ class FedMD:
         """Train alone at first; revisit own rows; lend scores on public rows."""
         if state.round == 0:
             model, training = state.params["model"], self.budget.training
-            model = cross_fit(self._home.logits, model, data, training, rng).params
-            state = replace(state, params={**state.params, "model": model})
+            alone = cross_fit(self._home.logits, model, data, training, rng).params
+            state = replace(state, params={**state.params, "model": alone})
         state, lent = self._home.prepare(state, data, rng)
-        with torch.no_grad():
-            lends = {"scores": self._scores(state.params["trained"], data, slice(None))}
-        return state, replace(lent, kind="predictions", tensors=lends)
+        scores = self._scores(state.params["trained"], data, slice(None))
+        return state, replace(lent, kind="predictions", tensors={"scores": scores})
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -60,9 +59,8 @@ class FedMD:
                 pick = torch.randperm(mean.shape[1], generator=rng)[: self.budget.steps.batch]
                 apart = (self._scores(params, data, pick) - mean[:, pick]).abs()
                 step(optimiser, params, apart.flatten(1).mean(1).sum())
-        trained = {name: p.detach() for name, p in params.items()}
-        state = replace(state, params={**state.params, "trained": trained})
-        return self._home.absorb(state, [], data, rng)
+        kept = {**state.params, "trained": {name: p.detach() for name, p in params.items()}}
+        return self._home.absorb(replace(state, params=kept), [], data, rng)
 
     def _scores(self, model: Params, data: SiteData, pick: torch.Tensor | slice) -> torch.Tensor:
         """Return what every fit says of public rows, ``[model, anchor, class, ...]``."""

@@ -159,7 +159,7 @@ def cross_fit(
             start,
             data,
             plan,
-            torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=rng))),
+            rng,
             jobs=jobs[i : i + at_once],
             towards=towards,
             linear=linear,
@@ -240,13 +240,15 @@ def _fit_jobs(
         score, total = look()
         return _Jobs(params, score, total[:, None])
 
+    # How long a split trains must not move the chance of what comes after it.
+    draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=rng)))
     optimiser = adam(params, plan.learning_rate)
     best = {n: p.detach().clone() for n, p in params.items()}
     best_score, total = look()
     curve = [total]
     stale = torch.zeros_like(best_score)
     for steps in range(1, plan.max_steps + 1):
-        batch = batch_of(x, y, weight, plan.batch, rng)
+        batch = batch_of(x, y, weight, plan.batch, draws)
         loss = (data.task.losses(network(params, batch[0]), batch[1]) * batch[2]).sum()
         step(optimiser, params, loss + decay(params, pulled, strength))
         if steps % plan.judge_every and steps < plan.max_steps:
