@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dflmoe.data.rows import Rows, block_mean
-from dflmoe.data.sets import NAMES, load_set
+from dflmoe.data.sets import FOLDERS, NAMES, load_set
 from dflmoe.errors import DataFileError, DflmoeError, OptionError, PickleError
 
 Files = dict[str, NDArray[Any]]
@@ -100,6 +100,7 @@ MADE: dict[str, Callable[[], Files]] = {
     ),
     "sleep_slpdb": lambda: series("subject", 300),
     "apnea_hr": lambda: series("record", 180),
+    "apnea_beats": lambda: series("record", 180),
     "histology_sr": histology,
 }
 SIDES = {"drive": 8, "histology_sr": 16}
@@ -108,6 +109,7 @@ SIDES = {"drive": 8, "histology_sr": 16}
 def written(root: Path, name: str, **other: NDArray[Any] | None) -> Path:
     """Write a set's file with some arrays replaced or, by None, left out."""
     arrays = MADE[name]() | other
+    name = FOLDERS.get(name, name)
     (root / name).mkdir(exist_ok=True)
     kept: dict[str, Any] = {key: values for key, values in arrays.items() if values is not None}
     np.savez(root / name / f"{name}.npz", **kept)
@@ -199,6 +201,9 @@ def test_series_are_scaled_and_cut_by_constants(tmp_path: Path) -> None:
     beats = np.full((12, 180), 85, dtype=np.float32)
     apnea = load_set("apnea_hr", written(tmp_path, "apnea_hr", x=beats))
     assert (apnea.x == 1).all()  # (85 - 70) / 15
+    slow = load_set("apnea_beats", written(tmp_path, "apnea_hr", x=np.full((12, 180), 60.0)))
+    assert slow.x.shape == (12, 1, 300)
+    np.testing.assert_allclose(slow.x, 0.5, rtol=1e-5)  # a beat a second: (1 - 0.9) / 0.2
     assert (rows.grouped_by, apnea.grouped_by) == ("subject", "recording")
 
 

@@ -172,10 +172,12 @@ def figures(summary: Summary) -> dict[str, str]:
 
     def drawn(draw: Callable[[Axes, TaskTable], None], height: float) -> str:
         tables = summary.tables
+        columns = min(2, len(tables))
+        lines = -(-len(tables) // columns)
         with mpl.rc_context(STYLE):
-            picture = Picture(figsize=(10, height * ((len(tables) + 1) // 2)), layout="constrained")
+            picture = Picture(figsize=(5 * columns, height * lines), layout="constrained")
             for k, table in enumerate(tables):
-                axes = picture.add_subplot((len(tables) + 1) // 2, 2, k + 1)
+                axes = picture.add_subplot(lines, columns, k + 1)
                 draw(axes, table)
                 axes.set_title(" · ".join(filter(None, (table.title, table.condition))), fontsize=9)
             out = io.StringIO()
