@@ -16,7 +16,7 @@ from dflmoe.baselines import d_psgd, fedavg
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.rival import Budget
-from dflmoe.core.algorithm import Algorithm, Outcome, alone_outcome
+from dflmoe.core.algorithm import SERVER, Algorithm, Outcome, alone_outcome
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, SiteData, SiteState
@@ -25,7 +25,7 @@ from dflmoe.errors import OutputError
 from dflmoe.files import replace_file
 from dflmoe.networks import mlp, plain
 from dflmoe.simulate.faults import FAIR, Fault, Weather
-from dflmoe.simulate.federation import SERVER, Played, play
+from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
 

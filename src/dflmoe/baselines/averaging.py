@@ -6,6 +6,7 @@ loss, the same care that every other method gets. A fit that leaves a fold out i
 with its peers' fits that leave the same fold out, so no row comes back to judge itself.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dflmoe.core.algorithm import Outcome, alone_outcome
+from dflmoe.core.algorithm import SERVER, Outcome, alone_outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.training import (
@@ -30,7 +31,6 @@ from dflmoe.core.training import (
 )
 from dflmoe.types import Params, SiteId, generator
 
-SERVER = "server"
 NOTES = frozenset({"score", "rows"})
 """Numbers that travel beside the weights."""
 
@@ -69,14 +69,13 @@ class Averaging:
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
         rng = generator(self.seed, "body")
-        models = self._models(data)
+        grid = self._grid(data)
         model = {
             f"{part}/{name}": p
             for part, module in (("body", self.network.body), ("head", self.network.head))
-            for name, p in initial(module, models, rng).items()
+            for name, p in initial(module, math.prod(grid), rng).items()
         }
-        worst = torch.full((data.crossfit.splits, len(self.training.weight_decays)), torch.inf)
-        kept = {"score": worst}
+        kept = {"score": torch.full(grid[:2], torch.inf)}
         return SiteState(site, 0, {"model": model, "best": model, "kept": kept})
 
     def prepare(
@@ -116,10 +115,9 @@ class Averaging:
         if not self.together and state.round == self.rounds:
             score = self._score(params["model"], data)
             state = self._noted(state, params["model"], score, data)
-        grid = (folds.splits, len(self.training.weight_decays), folds.fits)
         chosen = state.params["kept"]["score"].argmin(1)
         best = {
-            name: p.unflatten(0, grid)[torch.arange(folds.splits), chosen].flatten(0, 1)
+            name: p.unflatten(0, self._grid(data))[torch.arange(folds.splits), chosen].flatten(0, 1)
             for name, p in state.params["best"].items()
         }
         if self.tune is not None and state.round == self.rounds:
@@ -179,13 +177,14 @@ class Averaging:
         heard: Sequence[Mapping[str, Tensor]] = [trained, *(lent.tensors for lent in inbox)]
         return {n: torch.stack([one[n] for one in heard]).mean(0) for n in inbox[0].tensors}
 
-    def _models(self, data: SiteData) -> int:
-        return data.crossfit.splits * len(self.training.weight_decays) * data.crossfit.fits
+    def _grid(self, data: SiteData) -> tuple[int, int, int]:
+        """Return how many splits, penalties and fits there are: models stand in that order."""
+        return data.crossfit.splits, len(self.training.weight_decays), data.crossfit.fits
 
     def _split(self, data: SiteData) -> Int[Tensor, "model 1"]:
-        """Return the split of every model: models stand in split, penalty, fit order."""
-        models = self._models(data)
-        return torch.arange(len(data.x)).repeat_interleave(models // len(data.x))[:, None]
+        """Return the split of every model."""
+        splits, penalties, fits = self._grid(data)
+        return torch.arange(splits).repeat_interleave(penalties * fits)[:, None]
 
     def _every(self, counts: Float[Tensor, "split fit row"]) -> Float[Tensor, "model row"]:
         """Return the row counts of every model."""
@@ -199,8 +198,7 @@ class Averaging:
         with torch.no_grad():
             logits = self.logits(model, data.x[self._split(data), row])
             losses = (data.task.losses(logits, data.y[row]) * weight).sum(1) * judged.sum(1)
-        grid = (data.crossfit.splits, len(self.training.weight_decays), data.crossfit.fits)
-        return losses.view(grid).sum(2)
+        return losses.view(self._grid(data)).sum(2)
 
     def logits(
         self, model: Params, x: Float[Tensor, "model row ..."]

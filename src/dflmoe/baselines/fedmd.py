@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dflmoe.baselines.averaging import SERVER, Averaging
+from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.rival import Budget, Rival
-from dflmoe.core.algorithm import Outcome
+from dflmoe.core.algorithm import SERVER, Outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import adam, cross_fit, leaves, step
 from dflmoe.types import Params, SiteId

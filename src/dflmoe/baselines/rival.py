@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dflmoe.core.algorithm import Algorithm
-from dflmoe.core.site import Lent, Network
+from dflmoe.core.algorithm import Algorithm, Server
+from dflmoe.core.site import Network
 from dflmoe.core.training import Training
 from dflmoe.types import SiteId
 
 Need = Literal["server", "one network", "one body", "one head", "public data", "whole models"]
-Server = Callable[[Sequence[Lent]], Lent]
 Topology = Callable[[Sequence[SiteId]], Mapping[SiteId, Sequence[SiteId]]]
 
 
@@ -46,7 +45,6 @@ class Rival:
         build: Returns one site's algorithm.
         server: Answers all sites at once; ``None`` where there is none.
         topology: Whom each site hears; ``None`` for everybody.
-        once: The method has one round only.
     """
 
     title: str
@@ -55,7 +53,6 @@ class Rival:
     build: Callable[[Network, Budget], Algorithm]
     server: Server | None = None
     topology: Topology | None = None
-    once: bool = False
 
     @property
     def alike(self) -> Need | None:

@@ -8,6 +8,7 @@ digest in its record, so results of different settings are never mixed.
 import hashlib
 import json
 import tomllib
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -138,7 +139,6 @@ class Experiment(Section):
     conditions: Annotated[tuple[Condition, ...], Field(min_length=1)] = (Condition(),)
     quick_tasks: tuple[str, ...] = ()
     quick_methods: tuple[str, ...] = ("local", "fedmd", "paper", "best")
-    quick_conditions: tuple[str, ...] | None = None
     own_tasks: dict[str, TaskSetting] = {}
 
     def task(self, name: str) -> TaskSetting:
@@ -167,7 +167,7 @@ class RunSetting(Section):
     quick: bool
     version: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Address of these settings: two runs of one digest have one result."""
         text = json.dumps(self.model_dump(), sort_keys=True)

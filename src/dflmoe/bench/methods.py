@@ -4,11 +4,12 @@ A rival of your own is named by import path, ``"package.module:RIVAL"``.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
 from dflmoe.baselines.rival import Rival
+from dflmoe.core.controls import Control
 from dflmoe.core.dials import Dials
 from dflmoe.errors import ExperimentError
 
@@ -25,7 +26,6 @@ class Ours:
         apart: Where they have not; the same if not given.
         common: Every site keeps the body as the federation's seed made it.
         once: One round, trained to convergence; else as many rounds as the rivals.
-        note: What it is for.
     """
 
     title: str
@@ -33,66 +33,43 @@ class Ours:
     apart: Dials | None = None
     common: bool = False
     once: bool = False
-    note: str = ""
 
 
 PAPER = Dials.paper()
 SHARED = Dials(mixture_steps=40, batch=16)
 APART = Dials(align="paper", body="private", vouched=False, mixture_steps=60, batch=16)
-BEST = Ours(
-    "dflmoe", SHARED, APART, common=True, once=True, note="the best exchange of heads so far"
-)
+BEST = Ours("dflmoe", SHARED, APART, common=True, once=True)
+
+
+def _best(title: str, change: Callable[[Dials], Dials]) -> Ours:
+    """Return the best exchange so far with a dial changed, in whatever feature space."""
+    return replace(BEST, title=title, dials=change(SHARED), apart=change(APART))
+
+
+def _controlled(title: str, control: Control) -> Ours:
+    """Return the best exchange so far without the peers' knowledge."""
+    return _best(title, lambda dials: replace(dials, control=control))
+
 
 OURS_BY_NAME: Mapping[str, Ours] = {
-    "paper": Ours("dFLMoE as published", PAPER, note="private bodies, learned transforms"),
+    "paper": Ours("dFLMoE as published", PAPER),
     "best": BEST,
-    "best_random": replace(
-        BEST,
-        title="control: random heads",
-        dials=replace(SHARED, control="random"),
-        apart=replace(APART, control="random"),
-        note="capacity without knowledge",
-    ),
-    "best_shuffled": replace(
-        BEST,
-        title="control: shuffled labels",
-        dials=replace(SHARED, control="shuffled"),
-        apart=replace(APART, control="shuffled"),
-        note="heads that look trained and know nothing",
-    ),
-    "best_self": replace(
-        BEST,
-        title="control: own bootstrap",
-        dials=replace(SHARED, control="self"),
-        apart=replace(APART, control="self"),
-        note="ensembling without peers",
-    ),
+    "best_random": _controlled("control: random heads", "random"),
+    "best_shuffled": _controlled("control: shuffled labels", "shuffled"),
+    "best_self": _controlled("control: own bootstrap", "self"),
     "paper_random": Ours("published, random heads", replace(PAPER, control="random")),
     "paper_no_transform": Ours("published, no transform", replace(PAPER, align="shared")),
     "paper_no_gate": Ours(
         "published, all weighed alike", replace(PAPER, gate="static", gate_sd=1e-4)
     ),
-    "best_no_guard": replace(
-        BEST,
-        title="dflmoe, no guard",
-        dials=replace(SHARED, guard=False),
-        apart=replace(APART, guard=False),
+    "best_no_guard": _best("dflmoe, no guard", lambda dials: replace(dials, guard=False)),
+    "best_attention": _best(
+        "dflmoe, attention gate", lambda dials: replace(dials, gate="attention")
     ),
-    "best_attention": replace(
-        BEST,
-        title="dflmoe, attention gate",
-        dials=replace(SHARED, gate="attention"),
-        apart=replace(APART, gate="attention"),
-    ),
-    "best_consensus": replace(
+    "best_consensus": replace(  # heads of different networks have no average
         BEST, title="dflmoe, consensus restart", dials=replace(SHARED, restart="consensus")
     ),
-    "best_no_shift": replace(
-        BEST,
-        title="dflmoe, no shift",
-        dials=replace(SHARED, calibrate=False),
-        apart=replace(APART, calibrate=False),
-    ),
+    "best_no_shift": _best("dflmoe, no shift", lambda dials: replace(dials, calibrate=False)),
 }
 
 RIVALS: Mapping[str, Rival] = {

@@ -15,14 +15,14 @@ from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.federation import Federation, federation
 from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
-from dflmoe.core.algorithm import Algorithm
+from dflmoe.core.algorithm import SERVER, Algorithm
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import SiteData
 from dflmoe.core.task import LABELS
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
 from dflmoe.simulate.faults import Weather
-from dflmoe.simulate.federation import SERVER, Played, play
+from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId
 
 
@@ -94,14 +94,14 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
     played = play(
         algorithms,
         sites.data,
-        rounds=1 if found.once else budget.rounds,
+        rounds=budget.rounds,
         seed=setting.seed,
         purpose="bench",
         server=found.server,
         weather=_weather(setting, sites, budget.rounds),
         hears=found.topology(list(sites.data)) if found.topology else None,
     )
-    return played, 1 if found.once else budget.rounds
+    return played, budget.rounds
 
 
 def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:

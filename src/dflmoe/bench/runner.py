@@ -52,11 +52,6 @@ def plan(
     """
     played = (experiment.quick_tasks if quick else ()) or experiment.tasks
     called = experiment.quick_methods if quick else experiment.methods
-    conditions = [
-        c
-        for c in experiment.conditions
-        if not quick or experiment.quick_conditions is None or c.name in experiment.quick_conditions
-    ]
     for method in (*called, *methods):
         title(method)
     for task in tasks:
@@ -74,7 +69,7 @@ def plan(
         )
         for seed in (seeds or range(1 if quick else experiment.seeds))
         for task in (tasks or played)
-        for condition in conditions
+        for condition in experiment.conditions
         for method in (methods or called)
     ]
 

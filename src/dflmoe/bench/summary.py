@@ -113,11 +113,11 @@ def summarise(
         records: Those that have been played, of these very settings.
     """
     done = [record for record in records if record.status == "done"]
+    tasks = list(dict.fromkeys(s.task_name for s in settings))
+    conditions = list(dict.fromkeys(s.condition.name for s in settings))
 
     def place(record: RunRecord) -> tuple[int, int]:
         setting = record.setting
-        tasks = list(dict.fromkeys(s.task_name for s in settings))
-        conditions = list(dict.fromkeys(s.condition.name for s in settings))
         return tasks.index(setting.task_name), conditions.index(setting.condition.name)
 
     tables = [
@@ -152,10 +152,7 @@ def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
         by_method.setdefault(record.setting.method, {})[record.setting.seed] = record
     patients = {p for record in records for site in record.sites for p in site.groups}
     unit = next(kind.unit for kind in TASKS.values() if kind.metric == first.metric)
-    rows = [
-        _row(method, by_method, reference, sorted(patients), unit)
-        for method in dict.fromkeys(record.setting.method for record in records)
-    ]
+    compared = _Compared(by_method, sorted(patients), unit)
     return TaskTable(
         task=first.setting.task_name,
         title=first.setting.task.title,
@@ -168,20 +165,55 @@ def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
         public_rows=first.public_rows,
         networks=tuple(dict.fromkeys(site.network for site in first.sites)),
         patients=len(patients),
-        rows=tuple(rows),
+        rows=tuple(_row(method, compared, reference) for method in by_method),
     )
 
 
-def _row(
-    method: str,
-    by_method: dict[str, dict[int, RunRecord]],
-    reference: str,
-    patients: Sequence[int],
-    unit: float,
-) -> MethodRow:
+class _Compared:
+    """The scores of all methods in the same resamples, each computed once.
+
+    Args:
+        runs: By method and seed.
+        patients: All that any of them was tested on.
+        unit: That scores are multiplied by.
+    """
+
+    def __init__(
+        self, runs: dict[str, dict[int, RunRecord]], patients: Sequence[int], unit: float
+    ) -> None:
+        self.runs, self._patients, self._unit = runs, patients, unit
+        self._draws: dict[int, Resamples] = {}
+        self._samples: dict[tuple[str, tuple[int, ...]], Floats] = {}
+
+    def score(self, method: str) -> Figure:
+        """Return the score of a method."""
+        return _figure(self._of(method, tuple(sorted(self.runs[method]))))
+
+    def difference(self, method: str, other: str) -> Figure | None:
+        """Return a method's score minus another's on the seeds that both have; paired."""
+        if method == other or other not in self.runs:
+            return None
+        seeds = tuple(sorted(self.runs[method].keys() & self.runs[other].keys()))
+        return _figure(self._of(method, seeds) - self._of(other, seeds)) if seeds else None
+
+    def _of(self, method: str, seeds: tuple[int, ...]) -> Floats:
+        key = (method, seeds)
+        if key not in self._samples:
+            by_seed = [[site.groups for site in self.runs[method][seed].sites] for seed in seeds]
+            self._samples[key] = self._unit * score_samples(by_seed, self._drawn(len(seeds)))
+        return self._samples[key]
+
+    def _drawn(self, seeds: int) -> Resamples:
+        if seeds not in self._draws:
+            rng = np.random.default_rng(0)
+            self._draws[seeds] = resamples(self._patients, seeds, RESAMPLES, rng)
+        return self._draws[seeds]
+
+
+def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
     """Return the row of one method; it is compared on the seeds that both have."""
-    runs = by_method[method]
-    against = _difference(by_method, method, reference, patients, unit)
+    runs = compared.runs[method]
+    against = compared.difference(method, reference)
     names = next(iter(runs.values())).sites[0].scores
     used = [s.heads_used for r in runs.values() for s in r.sites if s.heads_used is not None]
     return MethodRow(
@@ -189,8 +221,8 @@ def _row(
         title=title(method),
         paper=paper(method),
         needs=needs(method),
-        score=_figure(unit * _samples(runs, sorted(runs), patients)),
-        gain=_difference(by_method, method, LOCAL, patients, unit),
+        score=compared.score(method),
+        gain=compared.difference(method, LOCAL),
         against=against,
         verdict=None if against is None else _verdict(against),
         scores={name: _mean_of(runs, name) for name in names},
@@ -200,29 +232,6 @@ def _row(
         seconds=float(np.median([r.seconds for r in runs.values()])),
         seeds=len(runs),
     )
-
-
-def _difference(
-    by_method: dict[str, dict[int, RunRecord]],
-    method: str,
-    other: str,
-    patients: Sequence[int],
-    unit: float,
-) -> Figure | None:
-    """Return a method's score minus another's on the seeds that both have; paired."""
-    if method == other or other not in by_method:
-        return None
-    seeds = sorted(by_method[method].keys() & by_method[other].keys())
-    if not seeds:
-        return None
-    ours, theirs = (_samples(by_method[m], seeds, patients) for m in (method, other))
-    return _figure(unit * (ours - theirs))
-
-
-def _samples(runs: dict[int, RunRecord], seeds: Sequence[int], patients: Sequence[int]) -> Floats:
-    """Return the score of a method in every resample; all methods see the same ones."""
-    draws: Resamples = resamples(patients, len(seeds), RESAMPLES, np.random.default_rng(0))
-    return score_samples([[site.groups for site in runs[seed].sites] for seed in seeds], draws)
 
 
 def _figure(samples: Floats) -> Figure:

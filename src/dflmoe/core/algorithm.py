@@ -14,6 +14,12 @@ from dflmoe.types import SiteId
 Exchange = Callable[[Lent], Sequence[Lent]]
 """Lend one, get those of the peers: in step (paper, bench) or the newest ones held (node)."""
 
+Server = Callable[[Sequence[Lent]], Lent]
+"""Answers all sites at once; only rivals have one."""
+
+SERVER = "server"
+"""Who an answer is from."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -3,14 +3,14 @@
 import copy
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import thread_time
 
 import torch
 
-from dflmoe.core.algorithm import Algorithm, Exchange, Outcome, run_round
+from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
 from dflmoe.core.site import Lent, SiteData
 from dflmoe.errors import HeadError, TrainingError
 from dflmoe.simulate.faults import FAIR, Fault, Weather, poisoned, tampered
@@ -18,11 +18,6 @@ from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, decode, digest, encode
 
 logger = logging.getLogger(__name__)
-
-Server = Callable[[Sequence[Lent]], Lent]
-"""Answers all sites at once; only rivals have one."""
-
-SERVER = "server"
 
 
 @dataclass
