@@ -1,10 +1,8 @@
 """Render an experiment: one HTML page that opens offline, its JSON, and Markdown for the docs."""
 
-import io
-from collections.abc import Callable
 from pathlib import Path
 
-from dflmoe.bench.summary import Figure, MethodRow, Summary, TaskTable
+from dflmoe.bench.summary import Figure, Summary, unit_name
 from dflmoe.errors import MissingExtraError
 from dflmoe.files import replace_file
 
@@ -42,29 +40,13 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def unit_name(table: TaskTable) -> str:
-    """Return the metric with its unit."""
-    return f"{table.metric}, points" if table.unit > 1 else f"{table.metric}, dB"
-
-
 def html(summary: Summary) -> str:
     """Return the page: one file, no script, no request to anywhere.
 
     Raises:
         MissingExtraError: The extra ``bench`` is not installed.
     """
-    return _rendered("page.html", summary, figures(summary))
-
-
-def markdown(summary: Summary, command: str, pictures: dict[str, str]) -> str:
-    """Return the page for the docs.
-
-    Args:
-        summary: The results.
-        command: What makes them from the raw data.
-        pictures: File names of the figures.
-    """
-    return _rendered("page.md", summary, pictures, command)
+    return _rendered("page.html", summary, _figures(summary))
 
 
 def write(summary: Summary, folder: Path) -> Path:
@@ -83,32 +65,40 @@ def write(summary: Summary, folder: Path) -> Path:
 def write_docs(summary: Summary, page: Path, command: str) -> None:
     """Write the Markdown page and its figures beside it.
 
+    Args:
+        summary: The results.
+        page: Where the page goes.
+        command: What makes the results from the raw data.
+
     Raises:
         OutputError: The folder cannot be written.
         MissingExtraError: The extra ``bench`` is not installed.
     """
     pictures = {}
-    for name, drawing in figures(summary).items():
+    for name, drawing in _figures(summary).items():
         picture = page.with_name(f"{page.stem}-{name}.svg")
         replace_file(picture, drawing)
         pictures[name] = picture.name
-    replace_file(page, markdown(summary, command, pictures))
+    replace_file(page, _rendered("page.md", summary, pictures, command))
+
+
+def _figures(summary: Summary) -> dict[str, str]:
+    try:
+        from dflmoe.bench.figures import figures  # noqa: PLC0415 - extra
+    except ImportError as error:
+        raise _missing(error) from error
+    return figures(summary)
 
 
 def _rendered(template: str, summary: Summary, pictures: dict[str, str], command: str = "") -> str:
+    """Return a filled template; ``pictures`` are SVG for HTML, and file names for Markdown."""
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - extra
+        from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
     except ImportError as error:
         raise _missing(error) from error
-    environment = Environment(
-        loader=PackageLoader("dflmoe.bench"),
-        autoescape=template.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"size": size, "unit_name": unit_name}
-    return environment.get_template(template).render(
+    templates = environment("dflmoe.bench", escape=template.endswith(".html"))
+    templates.filters |= {"size": size, "unit_name": unit_name}
+    return templates.get_template(template).render(
         s=summary,
         number=number,
         score_names=SCORE_NAMES,
@@ -122,70 +112,3 @@ def _missing(error: ImportError) -> MissingExtraError:
     return MissingExtraError(
         f"the bench's page needs {error.name}; install it with: pip install 'dflmoe[bench]'"
     )
-
-
-def figures(summary: Summary) -> dict[str, str]:
-    """Return the figures as SVG: gains over local only, and scores against bytes.
-
-    Raises:
-        MissingExtraError: The extra ``bench`` is not installed.
-    """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - extra
-        from matplotlib.axes import Axes  # noqa: PLC0415 - extra
-        from matplotlib.figure import Figure as Picture  # noqa: PLC0415 - extra
-
-        from dflmoe.report.figures import BLUE, GREY, INK, ORANGE, STYLE  # noqa: PLC0415 - extra
-    except ImportError as error:
-        raise _missing(error) from error
-
-    def colour(row: MethodRow) -> str:
-        if row.title == summary.reference:
-            return ORANGE
-        return GREY if row.title.startswith("control") else BLUE
-
-    def gains(axes: Axes, table: TaskTable) -> None:
-        rows = [row for row in table.rows if row.gain is not None][::-1]
-        axes.axvline(0, color=INK, lw=0.8)
-        for y, row in enumerate(rows):
-            gain = row.gain
-            if gain is None:
-                continue
-            if gain.low is not None and gain.high is not None:
-                axes.plot([gain.low, gain.high], [y, y], color=colour(row), lw=2)
-            axes.plot([gain.value], [y], "o", color=colour(row), ms=6)
-        axes.set_yticks(range(len(rows)), [row.title for row in rows])
-        axes.set_xlabel(f"gain over local only ({unit_name(table)})")
-
-    def traffic(axes: Axes, table: TaskTable) -> None:
-        for row in table.rows:
-            there = max(row.site_bytes, 100)
-            axes.plot([there], [row.score.value], "o", color=colour(row), ms=6)
-            axes.annotate(
-                row.title, (there, row.score.value), xytext=(5, 3), textcoords="offset points",
-                fontsize=7, color=INK,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        axes.margins(x=0.25)
-        axes.set_xlabel("bytes sent for each site (100 stands for none)")
-        axes.set_ylabel(unit_name(table))
-
-    def drawn(draw: Callable[[Axes, TaskTable], None], height: float) -> str:
-        tables = summary.tables
-        columns = min(2, len(tables))
-        lines = -(-len(tables) // columns)
-        with mpl.rc_context(STYLE):
-            picture = Picture(figsize=(5 * columns, height * lines), layout="constrained")
-            for k, table in enumerate(tables):
-                axes = picture.add_subplot(lines, columns, k + 1)
-                draw(axes, table)
-                axes.set_title(" · ".join(filter(None, (table.title, table.condition))), fontsize=9)
-            out = io.StringIO()
-            picture.savefig(out, format="svg", metadata={"Date": None})
-        text = out.getvalue()
-        return text[text.index("<svg") :]
-
-    if not summary.tables:
-        return {}
-    longest = max(len(table.rows) for table in summary.tables)
-    return {"gains": drawn(gains, 1.2 + 0.26 * longest), "traffic": drawn(traffic, 3.2)}

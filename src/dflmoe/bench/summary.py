@@ -78,6 +78,16 @@ class TaskTable(BaseModel, frozen=True, extra="forbid"):
     patients: int
     rows: tuple[MethodRow, ...]
 
+    @property
+    def heading(self) -> str:
+        """The task and, if there is one, the condition."""
+        return " · ".join(filter(None, (self.title, self.condition)))
+
+
+def unit_name(table: TaskTable) -> str:
+    """Return the metric with its unit."""
+    return f"{table.metric}, points" if table.unit > 1 else f"{table.metric}, dB"
+
 
 class Failure(BaseModel, frozen=True, extra="forbid"):
     """A run that failed."""

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dflmoe.bench.experiment import RunSetting, load, shipped
-from dflmoe.bench.page import number, size, unit_name, write, write_docs
+from dflmoe.bench.page import number, size, write, write_docs
 from dflmoe.bench.record import RunRecord, stored
 from dflmoe.bench.runner import available_cores, plan, run_all
-from dflmoe.bench.summary import Summary, TaskTable, summarise
+from dflmoe.bench.summary import Summary, TaskTable, summarise, unit_name
 from dflmoe.cli.progress import bar
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
@@ -182,8 +182,7 @@ def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
 
 
 def _table(table: TaskTable) -> Table:
-    name = " · ".join(filter(None, (table.title, table.condition)))
-    shown = Table(title=name, title_justify="left", box=None)
+    shown = Table(title=table.heading, title_justify="left", box=None)
     for column in ("method", unit_name(table), "gain over local", "minus ours", "bytes a site"):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for row in table.rows:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -33,13 +34,18 @@ def figures(report: Report) -> dict[str, str]:
         "calibration": (_calibration, _has_reliability(report), (8, 3.2)),
         "rows": (_rows, bool(report.rows_curve), (6.5, 3.4)),
     }
-    return {name: _svg(draw, report, size) for name, (draw, there, size) in drawn.items() if there}
+    return {
+        name: svg(partial(draw, report), size)
+        for name, (draw, there, size) in drawn.items()
+        if there
+    }
 
 
-def _svg(draw: Callable[[Report, Figure], None], report: Report, size: tuple[float, float]) -> str:
+def svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    """Return what is drawn on a figure of a size in inches, in the house style."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        draw(report, figure)
+        draw(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()

@@ -15,20 +15,16 @@ def render(report: Report) -> str:
         MissingExtraError: The extra ``pilot`` is not installed.
     """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - extra
-
         from dflmoe.report.figures import figures  # noqa: PLC0415 - extra
+        from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
     except ImportError as error:
         raise MissingExtraError(
             f"the report needs {error.name}; install it with: pip install 'dflmoe[pilot]'"
         ) from error
-    loader = PackageLoader("dflmoe.report")
-    page = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    return page.get_template("report.html").render(
-        r=report, arm_names=ARM_NAMES, sentences=SENTENCES, figures=figures(report)
+    return (
+        environment("dflmoe.report")
+        .get_template("report.html")
+        .render(r=report, arm_names=ARM_NAMES, sentences=SENTENCES, figures=figures(report))
     )
 
 
