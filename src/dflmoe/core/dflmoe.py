@@ -19,6 +19,7 @@ from dflmoe.core.guard import difference, mixture_is_used
 from dflmoe.core.mixing import Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
+from dflmoe.core.task import over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.types import Params, SiteId, generator
 
@@ -200,8 +201,7 @@ class DFLMoE:
             used = torch.ones_like(used)
         names = [state.site, *sorted(state.experts)]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
-        weights = mixed.weights.flatten(3).mean(3) if mixed.weights.dim() > 3 else mixed.weights  # noqa: PLR2004
-        share = (folds.out_of_fold(weights) * shown[..., None]).sum(1)
+        share = (folds.out_of_fold(over_places(mixed.weights)) * shown[..., None]).sum(1)
         share = share / shown.sum(1, keepdim=True)
         aside = ~mixed.available.unflatten(0, (folds.splits, folds.fits))[:, -1]
         return Outcome(

@@ -87,10 +87,15 @@ class Labels:
 
     def query(self, features: Float[Tensor, "model row feature ..."]) -> Tensor:
         """See ``Task.query``: feature maps are averaged over the image."""
-        return features if features.dim() <= 3 else features.flatten(3).mean(-1)  # noqa: PLR2004
+        return over_places(features)
 
 
 LABELS = Labels()
+
+
+def over_places(values: Float[Tensor, "model row value ..."]) -> Float[Tensor, "model row value"]:
+    """Return the mean over the places of a row; what has none stays as it is."""
+    return values if values.dim() <= 3 else values.flatten(3).mean(-1)  # noqa: PLR2004
 
 
 def log_halves(tokens: Float[Tensor, "model row expert class ..."]) -> Float[Tensor, "model 1 2"]:

@@ -1,7 +1,10 @@
 """Arrays: an ``.npz`` file with ``x``, ``y`` and ``site``; nothing pickled is ever loaded."""
 
 import zipfile
+import zlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +31,7 @@ def read_arrays(path: Path) -> Study:
         raise DataFileError(
             f"data file {path} is not a readable .npz file; save it with numpy.savez"
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: _array(file, name, path) for name in file.files if name in KNOWN}
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    arrays = read_npz(path, KNOWN)
     for name in ("x", "y", "site"):
         if name not in arrays:
             raise ColumnError(f"data file {path} has no array {name!r}; it needs x, y and site")
@@ -48,10 +47,31 @@ def read_arrays(path: Path) -> Study:
 KNOWN = frozenset({"x", "y", "site", "patient", "site_names", "class_names"})
 
 
-def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[np.generic]:
+def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an ``.npz`` file that is there; nothing pickled is ever loaded.
+
+    Args:
+        path: The file.
+        wanted: Arrays to read if they are there; all if not given.
+
+    Raises:
+        DataFileError: It is not a readable ``.npz``.
+        PickleError: An array holds pickled objects.
+    """
     try:
-        values: NDArray[np.generic] = file[name]
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            names = [name for name in file.files if wanted is None or name in wanted]
+            return {name: _array(file, name, path) for name in names}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+
+
+def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[Any]:
+    try:
+        values: NDArray[Any] = file[name]
     except ValueError as error:
+        if not str(error).startswith("Object arrays"):
+            raise
         raise PickleError(
             f"array {name!r} of {path} holds pickled objects, which are never loaded; "
             f"save plain numbers or text"

@@ -1,7 +1,5 @@
 """All rows of one data set before they are dealt to sites, and the files they are read from."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.errors import DataFileError, OptionError, PickleError
+from dflmoe.data.arrays import read_npz
+from dflmoe.errors import DataFileError, OptionError
 
 Kind = Literal["table", "image", "series", "segmentation", "super_resolution"]
 
@@ -230,17 +229,7 @@ def open_arrays(name: str, root: Path | None) -> Arrays:
     path = root / name / f"{name}.npz"
     if not path.is_file():
         raise DataFileError(f"data file {path} is not there; {where}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return Arrays(path, {key: file[key] for key in file.files})
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
-    except ValueError as error:
-        if str(error).startswith("Object arrays"):
-            raise PickleError(
-                f"data file {path} holds pickled objects, which are never loaded; fetch it again"
-            ) from error
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    return Arrays(path, read_npz(path))
 
 
 def coded(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -197,11 +197,24 @@ def _drive(file: Arrays, side: int | None) -> Rows:
 
 
 def _series(file: Arrays, _: int | None, *, by: str, part: str, unit: tuple[float, float]) -> Rows:
+    x = file.get("x", "row time").astype(np.float32)
+    return _stretches(file.path.stem, file, x, by=by, part=part, unit=unit)
+
+
+def _stretches(
+    name: str,
+    file: Arrays,
+    x: NDArray[np.floating],
+    *,
+    by: str,
+    part: str,
+    unit: tuple[float, float],
+) -> Rows:
+    """Return stretches of a signal in a unit, with the labels and groups of a file."""
     centre, scale = unit
     classes, group = file.names("class_names"), file.codes(part, file.names(f"{part}_names"))
-    x = (file.get("x", "row time").astype(np.float32) - centre) / scale
-    cut = np.asarray(np.clip(x, -CLIP, CLIP), dtype=np.float32)[:, None]
-    return Rows(file.path.stem, "series", cut, file.codes("y", classes), group, by, classes)
+    cut = np.asarray(np.clip((x - centre) / scale, -CLIP, CLIP), dtype=np.float32)[:, None]
+    return Rows(name, "series", cut, file.codes("y", classes), group, by, classes)
 
 
 def _beats(file: Arrays, _: int | None) -> Rows:
@@ -215,10 +228,7 @@ def _beats(file: Arrays, _: int | None) -> Rows:
     wanted = rates.shape[1] / 2 + (np.arange(300) - 149.5) / 2
     intervals = 60 / np.maximum(rates, 20)
     x = np.stack([np.interp(wanted, np.arange(rates.shape[1]), row) for row in intervals])
-    centre, scale = BEATS
-    cut = np.clip((x - centre) / scale, -CLIP, CLIP).astype(np.float32)[:, None]
-    classes, group = file.names("class_names"), file.codes("record", file.names("record_names"))
-    return Rows("apnea_beats", "series", cut, file.codes("y", classes), group, "recording", classes)
+    return _stretches("apnea_beats", file, x, by="recording", part="record", unit=BEATS)
 
 
 def _histology(file: Arrays, side: int | None) -> Rows:

@@ -189,6 +189,19 @@ class Bicubic(nn.Module):
         return F.interpolate(x, size, mode="bicubic", align_corners=False)
 
 
+def contrast(picture: Float[Tensor, "row channel height width"]) -> Tensor:
+    """Return how a picture differs from its own mean colour."""
+    return picture - picture.mean((2, 3), keepdim=True)
+
+
+def with_contrast(
+    x: Float[Tensor, "row feature height width"], channels: int
+) -> tuple[Tensor, Tensor]:
+    """Return features whose last channels, the picture, show its contrast; and the picture."""
+    picture = x[:, -channels:]
+    return torch.cat([x[:, :-channels], contrast(picture)], dim=1), picture
+
+
 class Carry(nn.Module):
     """Runs layers and carries the picture along: the last channels come out as they went in.
 
@@ -209,7 +222,5 @@ class Carry(nn.Module):
         self, x: Float[Tensor, "row channel height width"]
     ) -> Float[Tensor, "row feature height width"]:
         """Return the features, followed by the picture."""
-        picture = x[:, -self.channels :]
-        contrast = picture - picture.mean((2, 3), keepdim=True)
-        seen = torch.cat([x[:, : -self.channels], contrast], dim=1)
+        seen, picture = with_contrast(x, self.channels)
         return torch.cat([self.layers(seen), picture], dim=1)

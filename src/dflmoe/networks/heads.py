@@ -3,9 +3,10 @@
 The head for one class per row is :class:`dflmoe.networks.tables.Unopinionated`.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dflmoe.networks.blocks import with_contrast
 
 
 class UnopinionatedConv(nn.Conv2d):
@@ -41,8 +42,6 @@ class ResidualHead(nn.Module):
         self, x: Float[Tensor, "row feature height width"]
     ) -> Float[Tensor, "row channel height width"]:
         """Return the corrected picture."""
-        picture = x[:, -self.outputs :]
-        contrast = picture - picture.mean((2, 3), keepdim=True)
-        seen = torch.cat([x[:, : -self.outputs], contrast], dim=1)
+        seen, picture = with_contrast(x, self.outputs)
         corrected: Tensor = picture + self.correct(seen)
         return corrected

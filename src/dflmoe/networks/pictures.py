@@ -17,6 +17,7 @@ from dflmoe.networks.blocks import (
     HalfResolution,
     Wanted,
     chain,
+    contrast,
 )
 from dflmoe.networks.heads import ResidualHead, UnopinionatedConv
 
@@ -88,8 +89,7 @@ class SubPixel(nn.Module):
         self, x: Float[Tensor, "row channel height width"]
     ) -> Float[Tensor, "row feature scaled_height scaled_width"]:
         """Return learned features, followed by the enlarged image."""
-        contrast = x - x.mean((2, 3), keepdim=True)
-        learned = F.pixel_shuffle(self.layers(contrast), self.scale)
+        learned = F.pixel_shuffle(self.layers(contrast(x)), self.scale)
         return torch.cat([learned, self.bicubic(x)], dim=1)
 
 
