@@ -1,10 +1,13 @@
 """Small sites that are made up, for tests."""
 
 import json
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.core.task import Task
@@ -106,3 +109,13 @@ def experiment(
         TINY.format(methods=json.dumps(methods), network=network, lend_from=lend_from, steps=steps)
     )
     return path
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    """Return numbers that are always the same for a seed."""
+    return torch.randn(*shape, generator=generator(seed, "noise"))
+
+
+def pixels(values: Tensor) -> Iterator[tuple[int, int]]:
+    """Return the place of every pixel."""
+    return product(range(values.shape[-2]), range(values.shape[-1]))
