@@ -86,6 +86,7 @@ def test_a_wrong_call_is_one_sentence_and_a_code(arguments: tuple[str, ...], cod
 
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     path = experiment(tmp_path, methods=METHODS, steps=3000)
+    path.write_text(path.read_text().replace("seeds = 2", "seeds = 50"))
     process = subprocess.Popen(
         [*BENCH, "run", str(path), "--full", "--jobs", "2", "--out", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
