@@ -134,7 +134,8 @@ def _ours(
     rounds = 1 if ours.once else budget.rounds
     training = budget.training if ours.once else budget.steps
     algorithms: dict[SiteId, Algorithm] = {
-        name: DFLMoE(network, dials, training, setting.seed) for name, network in networks.items()
+        name: DFLMoE(network, dials, training, body_seed=setting.seed)
+        for name, network in networks.items()
     }
     weather = _weather(setting, sites, rounds)
     played = play(

@@ -39,6 +39,8 @@ class Outcome:
         own_loss: Out-of-fold log-loss of the own model.
         mixture_loss: The same of the mixture.
         curve: Out-of-fold log-loss of the own network while it trained.
+        worth: What the mixture's out-of-fold log-loss would rise by without each peer; below zero
+            for a head that does harm.
     """
 
     served: Float[Tensor, "split row class ..."]
@@ -50,6 +52,7 @@ class Outcome:
     own_loss: Float[Tensor, " split"]
     mixture_loss: Float[Tensor, " split"]
     curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
+    worth: dict[SiteId, Float[Tensor, " split"]] = field(default_factory=dict)
 
 
 def alone_outcome(

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dflmoe.core.algorithm import Outcome, out_of_fold_loss, out_of_fold_losses
+from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss, out_of_fold_losses
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import difference, mixture_is_used
-from dflmoe.core.mixing import Invited, Mixed, fit_mixture
+from dflmoe.core.mixing import ALONE, OWN, Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.task import over_places
@@ -34,13 +34,16 @@ class DFLMoE:
     Attributes:
         network: The site's body and head.
         dials: The method's dials.
-        training: How body and head are trained.
+        training: How body and head are trained in each round.
+        tuning: How the own head is trained at home, from the average of all heads; like any round
+            if not given.
         body_seed: The federation's seed for ``body="seeded"``.
     """
 
     network: Network
     dials: Dials = field(default_factory=Dials)
     training: Training = field(default_factory=Training)
+    tuning: Training | None = None
     body_seed: int = 0
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
@@ -55,39 +58,43 @@ class DFLMoE:
     def prepare(
         self, state: SiteState, data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Lent]:
-        """Train body and head on the site's own rows; lend the head of the final fit."""
+        """Train body and head on the site's own rows; lend the head, of the final fit or of all."""
         start = {part: state.params[part] for part in ("body", "head")}
+        start |= {"head": state.params.get("average", start["head"])}
         trained = self._trained(start, data, rng)
         lends = trained["head"]
         if self.dials.control == "shuffled":
             lends = self._trained(start, permuted(data, rng), rng)["head"]
         state = replace(state, round=state.round + 1, params={**state.params, **trained})
-        head = data.crossfit.final(lends)
-        return state, Lent(state.site, state.round, "head", self.network.width, head)
+        folds = data.crossfit
+        lent = folds.by_fit(lends) if self.dials.by_fit else folds.final(lends)
+        return state, Lent(state.site, state.round, "head", self.network.width, lent)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Outcome]:
         """Take in the heads that arrived, fit gate and transforms, and let the guard decide."""
-        folds = data.crossfit
         experts = self._newest(state, inbox)
-        heads = {site: folds.spread(e.head) for site, e in sorted(experts.items())}
-        widths = {site: e.width for site, e in experts.items()}
-        if self.dials.control == "random":
-            heads = {site: random_like(head, rng) for site, head in heads.items()}
-        elif self.dials.control == "self":
-            start = self.init(state.site, data, rng).params
-            drawn = [
-                self._trained(start, bootstrap(data, rng), rng)["head"]
-                for _ in range(min(len(heads), OWN_SAMPLES))
-            ]
-            heads = {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
+        ages = {site: state.round - expert.heard for site, expert in experts.items()}
+        heads = self._borrowed(state, experts, data, rng)
+        state = replace(state, experts=experts)
+        if self.dials.by_fit:
+            average = self._average(state.params["head"], heads, ages)
+            state = replace(state, params={**state.params, "average": average})
+        if state.round < self.dials.rounds:
+            own = self.own_log_probs(state, data) if data.alone is None else data.alone
+            return state, alone_outcome(own, state, data)
+        own_head = self._at_home(state, heads, ages, data, rng)
+        widths = {site: experts[site].width for site in heads}
+        if self.dials.control == "self":
             widths = dict.fromkeys(heads, self.network.width)
-        own = self._at_home(state, heads, data, rng)
+        alone = None
+        if self.dials.with_alone and data.alone is not None:
+            alone = data.crossfit.spread({"alone": data.alone})["alone"]
         mixed = fit_mixture(
             self.network,
             self.dials,
-            Invited(own, heads, widths),
+            Invited(own_head, heads, widths, ages, alone),
             self._features(state.params["body"], data),
             body=state.params["body"],
             previous=state.params["mixture"],
@@ -95,8 +102,53 @@ class DFLMoE:
             rng=rng,
         )
         params = {**state.params, "body": mixed.body, "mixture": mixed.params}
-        state = replace(state, params=params, experts=experts)
+        state = replace(state, params=params)
         return state, self._judged(state, mixed, data)
+
+    def _borrowed(
+        self,
+        state: SiteState,
+        experts: Mapping[SiteId, Expert],
+        data: SiteData,
+        rng: torch.Generator,
+    ) -> dict[SiteId, Params]:
+        """Return the peers' heads for every fit, or what a control puts in their place."""
+        folds, dials = data.crossfit, self.dials
+        heads = {
+            site: {n: p.flatten(0, 1) for n, p in expert.head.items()}
+            if dials.by_fit
+            else folds.spread(expert.head)
+            for site, expert in sorted(experts.items())
+        }
+        if dials.control == "random":
+            return {site: random_like(head, rng) for site, head in heads.items()}
+        if dials.control == "self":
+            start = dict(self.init(state.site, data, rng).params)
+            start |= {"head": state.params.get("average", start["head"])}
+            drawn = [
+                self._trained(start, bootstrap(data, rng), rng)["head"]
+                for _ in range(min(len(heads), OWN_SAMPLES))
+            ]
+            return {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
+        return heads
+
+    def _average(
+        self, own: Params, heads: Mapping[SiteId, Params], ages: Mapping[SiteId, int]
+    ) -> Params:
+        """Return the average of all heads, each weighing less the longer it was unheard.
+
+        The control ``random`` takes no part: an average with noise would be a straw man.
+        """
+        if self.dials.control == "random":
+            return own
+        share = torch.tensor([1.0, *(self.dials.fading ** ages[site] for site in heads)])
+        share = share / share.sum()
+        return {
+            name: torch.einsum(
+                "e,e...->...", share, torch.stack([p, *(h[name] for h in heads.values())])
+            )
+            for name, p in own.items()
+        }
 
     def _trained(
         self, start: Mapping[str, Params], data: SiteData, rng: torch.Generator
@@ -118,18 +170,21 @@ class DFLMoE:
         head: Params,
         data: SiteData,
         rng: torch.Generator,
+        *,
+        plan: Training | None = None,
         towards: Params | None = None,
     ) -> Fitted:
         """Train the head alone, on features of a body that stays as it is."""
         features = self._features(body, data)[:: data.crossfit.fits]
+        solved = isinstance(self.network.head, nn.Linear) and data.y.dim() == 1
         return cross_fit(
             lambda params, x: stacked_call(self.network.head, params, x),
             head,
             replace(data, x=features),
-            self.training,
+            plan or self.training,
             rng,
             towards=towards,
-            linear=isinstance(self.network.head, nn.Linear) and data.y.dim() == 1,
+            linear=solved and (towards is not None or not self.dials.by_fit),
         )
 
     def _whole(
@@ -153,6 +208,7 @@ class DFLMoE:
         self,
         state: SiteState,
         heads: Mapping[SiteId, Params],
+        ages: Mapping[SiteId, int],
         data: SiteData,
         rng: torch.Generator,
     ) -> Params:
@@ -160,16 +216,17 @@ class DFLMoE:
 
         With ``restart="consensus"`` that is the own head restarted from the average of all heads,
         and pulled back there as strongly as out-of-fold predictions advise. It is used at home and
-        never lent: what a site lends was learnt from its own rows only, so no row comes back to its
-        site in a peer's head, and out-of-fold predictions stay what they say.
+        never lent. Where rounds of averaging come before, heads are lent and averaged fit by fit,
+        so out-of-fold predictions stay what they say (``Dials.by_fit``).
         """
         own = state.params["head"]
         if self.dials.restart == "own" or not heads:
             return own
-        mean = {
-            n: torch.stack([p, *(h[n] for h in heads.values())]).mean(0) for n, p in own.items()
-        }
-        return self._head_trained(state.params["body"], mean, data, rng, towards=mean).params
+        average = self._average(own, heads, ages)
+        plan = self.tuning or self.training
+        return self._head_trained(
+            state.params["body"], average, data, rng, plan=plan, towards=average
+        ).params
 
     def _newest(self, state: SiteState, inbox: Sequence[Lent]) -> dict[SiteId, Expert]:
         """Return the newest head of each peer; heads unheard for too long are dropped."""
@@ -199,7 +256,8 @@ class DFLMoE:
         used = mixture_is_used(bounds, vouched=self.dials.vouched)
         if not self.dials.guard:
             used = torch.ones_like(used)
-        names = [state.site, *sorted(state.experts)]
+        home = {OWN: state.site, ALONE: f"{state.site} (own network)"}
+        names = [home.get(name, name) for name in mixed.names]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
         share = (folds.out_of_fold(over_places(mixed.weights)) * shown[..., None]).sum(1)
         share = share / shown.sum(1, keepdim=True)
@@ -211,6 +269,11 @@ class DFLMoE:
             used=used,
             share={name: share[:, e] for e, name in enumerate(names)},
             quarantined={name: aside[:, e] for e, name in enumerate(names)},
+            worth={
+                name: out_of_fold_loss(folds.out_of_fold(said), data)
+                - out_of_fold_loss(mixture, data)
+                for name, said in mixed.without.items()
+            },
             own_loss=out_of_fold_loss(own, data),
             mixture_loss=out_of_fold_loss(mixture, data),
             curve=state.params["training"]["curve"],

@@ -21,6 +21,10 @@ class Dials:
         pool: How predictions are pooled.
         restart: ``own`` goes on from the own head; ``consensus`` restarts it from the average of
             all heads held and pulls it there.
+        rounds: Rounds of lending before the mixture is fitted; until then a site serves what it has
+            alone. With a consensus, each round's training starts from the last one's average.
+        with_alone: What the site has without any peer is an expert of its mixture, beside the head
+            that it lends; for sites whose own network is another than the one whose heads are lent.
         control: Replaces the peers' knowledge by something without any.
         guard: Set aside heads on evidence of harm, and fall back to the own model likewise.
         vouched: Whether the federation vouches for a common feature space; without it the mixture
@@ -35,6 +39,8 @@ class Dials:
         move_body: Let a body that learns go on learning while the mixture is fitted; the
             publication leaves this open.
         max_age: Own rounds after which an unheard expert is dropped.
+        fading: What an expert, or a head in an average, weighs less for each own round in which it
+            was not heard: a factor above 0, 1 for nothing less.
         confidence: One-sided confidence of the guard.
         quarantine_confidence: One-sided confidence at which a single head is set aside.
         quarantine_rows: Training rows below which no single head is judged by what it predicts:
@@ -46,6 +52,8 @@ class Dials:
     gate: GateKind = "static"
     pool: Pool = "linear"
     restart: Literal["own", "consensus"] = "own"
+    rounds: int = 1
+    with_alone: bool = False
     control: Control = "none"
     guard: bool = True
     vouched: bool = True
@@ -58,6 +66,7 @@ class Dials:
     batch: int | None = None
     move_body: bool = False
     max_age: int = 5
+    fading: float = 1.0
     confidence: float = 0.8
     quarantine_confidence: float = 0.95
     quarantine_rows: int = 100
@@ -80,3 +89,12 @@ class Dials:
             mixture_rate=1e-3,
             batch=32,
         )
+
+    @property
+    def by_fit(self) -> bool:
+        """Whether every fit is lent, and each averaged with its peers' fits of the same fold.
+
+        A head that starts from an average carries what peers learnt, and what they had learnt from
+        it: fit by fit, none of it ever saw the fold that it is judged on.
+        """
+        return self.restart == "consensus" and self.rounds > 1

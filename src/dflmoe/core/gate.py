@@ -8,6 +8,8 @@
 ``static``
     One weight for each expert, the same for every row: the least that a gate can learn, and with
     few rows the most that it should.
+``selected``
+    No parameters: the weights are chosen by ``core.selection``, and nothing here moves them.
 
 All parameters start at zero, where all three weigh experts equally, and are penalised for leaving.
 They are named after the expert, so that the order of peers means nothing.
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from dflmoe.types import Params
 
-GateKind = Literal["attention", "linear", "static"]
+GateKind = Literal["attention", "linear", "static", "selected"]
 
 
 def uniform_gate(
@@ -33,6 +35,8 @@ def uniform_gate(
     """Return the parameters of a gate that weighs all experts equally."""
     if kind == "attention":
         return {"query": torch.zeros(models, classes, width)}
+    if kind == "selected":
+        return {}
     gate = {f"bias/{name}": torch.zeros(models) for name in experts}
     if kind == "linear":
         gate |= {f"slope/{name}": torch.zeros(models, width) for name in experts}
@@ -59,6 +63,8 @@ def gate_scores(
         query = torch.einsum("mcf,mnf...->mnc...", gate["query"], features)
         match: Tensor = torch.einsum("mnc...,mnec...->mne...", query, tokens)
         return match / math.sqrt(tokens.shape[3])
+    if f"bias/{experts[0]}" not in gate:
+        return torch.zeros(len(tokens), 1, len(experts))
     scores = torch.stack([gate[f"bias/{name}"] for name in experts], dim=1)[:, None, :]
     if f"slope/{experts[0]}" in gate:
         slopes = torch.stack([gate[f"slope/{name}"] for name in experts], dim=1)
@@ -71,6 +77,7 @@ def gate_log_weights(
     scores: Float[Tensor, "model row expert ..."],
     available: Bool[Tensor, "model expert"],
     cap: float = 1.0,
+    own: int = 1,
 ) -> Float[Tensor, "model row expert ..."]:
     """Turn scores into log weights; the own head is expert 0.
 
@@ -78,6 +85,7 @@ def gate_log_weights(
         scores: As ``gate_scores`` returns them.
         available: Experts that may be used; the others get weight zero.
         cap: The most that any one peer may weigh, above 0; what is cut goes to the own head.
+        own: How many experts are the site's own; they come first.
 
     Raises:
         ValueError: The own head is not available; it always must be.
@@ -88,8 +96,9 @@ def gate_log_weights(
     log_weights = F.log_softmax(scores.masked_fill(unused, -torch.inf), dim=2)
     if cap >= 1:
         return log_weights
-    peers = log_weights[:, :, 1:].exp().clamp(max=cap)
-    weights = torch.cat([1 - peers.sum(2, keepdim=True), peers], dim=2)
+    others = log_weights[:, :, 1:].exp()
+    others = torch.cat([others[:, :, : own - 1], others[:, :, own - 1 :].clamp(max=cap)], dim=2)
+    weights = torch.cat([1 - others.sum(2, keepdim=True), others], dim=2)
     smallest = torch.finfo(weights.dtype).tiny  # the logarithm of an unused weight has no slope
     return weights.clamp(min=smallest).log().masked_fill(unused, -torch.inf)
 

@@ -1,10 +1,11 @@
 """Learning a personal mixture: gate, transforms and shift, on frozen borrowed heads."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dflmoe.core.algorithm import out_of_fold_losses
@@ -12,6 +13,7 @@ from dflmoe.core.calibration import fit_shift, shift_pull, shifted, unshifted
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
 from dflmoe.core.guard import difference
+from dflmoe.core.selection import selected
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
@@ -22,6 +24,12 @@ from dflmoe.types import Params, SiteId
 OWN = "own"
 """Name of the site's own head among its experts; it always comes first."""
 
+ALONE = "alone"
+"""Name of what the site has without any peer, where it is an expert too; it comes second."""
+
+UNSELECTED = 1e-9
+"""Weight of an expert that was not selected: none, but its logarithm is finite."""
+
 
 @dataclass(frozen=True)
 class Invited:
@@ -31,16 +39,25 @@ class Invited:
         own: The own head of every fit.
         heads: The borrowed heads of every fit.
         widths: Input width of each borrowed head.
+        ages: Own rounds since each was last heard.
+        alone: What the site's best model without any peer says of every row, if it takes part.
     """
 
     own: Params
     heads: Mapping[SiteId, Params]
     widths: Mapping[SiteId, int]
+    ages: Mapping[SiteId, int] = field(default_factory=dict)
+    alone: Float[Tensor, "model row class ..."] | None = None
+
+    @property
+    def home(self) -> list[str]:
+        """The experts that are the site's own."""
+        return [OWN] if self.alone is None else [OWN, ALONE]
 
     @property
     def names(self) -> list[str]:
         """The experts in the order of their tokens, whatever order they arrived in."""
-        return [OWN, *sorted(self.heads)]
+        return [*self.home, *sorted(self.heads)]
 
 
 @dataclass(frozen=True)
@@ -48,18 +65,22 @@ class Mixed:
     """A fitted mixture and what it predicts for every row.
 
     Attributes:
+        names: Of the experts, in the order of their weights.
         params: Gate, transforms and shift, to go on from in the next round.
         body: The body, moved if the dials say so.
         log_probs: Of the mixture.
         weights: Of each expert.
         available: Experts that took part.
+        without: What the mixture would say without each peer, its weight shared out.
     """
 
+    names: Sequence[str]
     params: Params
     body: Params
     log_probs: Float[Tensor, "model row class ..."]
     weights: Float[Tensor, "model row expert ..."]
     available: Bool[Tensor, "model expert"]
+    without: Mapping[SiteId, Float[Tensor, "model row class ..."]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,18 @@ class _View:
     features: Float[Tensor, "model row feature ..."]
     own: Float[Tensor, "model row class ..."]
     tokens: Float[Tensor, "model row expert class ..."]
+    alone: Float[Tensor, "model row class ..."] | None
+
+    def at(self, pick: Int[Tensor, "model pick"]) -> "_View":
+        """Return some of the rows."""
+        model = torch.arange(len(pick))[:, None]
+        return _View(
+            self.x[model, pick],
+            self.features[model, pick],
+            self.own[model, pick],
+            self.tokens[model, pick],
+            None if self.alone is None else self.alone[model, pick],
+        )
 
 
 @dataclass(frozen=True)
@@ -81,6 +114,7 @@ class _Mixer:
     task: Task
     invited: Invited
     available: Bool[Tensor, "model expert"]
+    prior: Float[Tensor, "model expert"]
 
     def start(self, previous: Params, body: Params) -> Params:
         """Return parameters to go on from; newcomers start uniform and as identity."""
@@ -107,11 +141,11 @@ class _Mixer:
         return self.dials.move_body and not self.network.common
 
     def tokens(
-        self, params: Params, features: Tensor, own: Tensor
+        self, params: Params, features: Tensor, own: Tensor, alone: Tensor | None
     ) -> Float[Tensor, "model row expert class ..."]:
-        """Return what every expert says, own head first."""
-        said = [own]
-        for name in self.invited.names[1:]:
+        """Return what every expert says, the site's own first."""
+        said = [own] if alone is None else [own, alone]
+        for name in sorted(self.invited.heads):
             seen = features
             if self.dials.align == "paper":
                 seen = transformed(params, name, features)
@@ -126,14 +160,33 @@ class _Mixer:
             features = stacked_call(self.network.body, part_of(params, "body"), view.x)
             own = stacked_call(self.network.head, self.invited.own, features)
         if self.moves or self.dials.align == "paper":
-            tokens = self.tokens(params, features, own)
-        query = self.task.query(features)
-        scores = gate_scores(params, self.invited.names, query, tokens)
-        log_weights = gate_log_weights(scores, self.available, self.dials.cap)
+            tokens = self.tokens(params, features, own, view.alone)
+        scores = gate_scores(params, self.invited.names, self.task.query(features), tokens)
+        log_weights = self.weighed(scores, self.available)
         log_probs = self.task.pooled(tokens, log_weights, self.dials.pool)
         if self.calibrates:
             log_probs = shifted(params, log_probs[:, :, None])[:, :, 0]
         return log_probs, log_weights
+
+    def weighed(
+        self, scores: Float[Tensor, "model row expert ..."], available: Bool[Tensor, "model expert"]
+    ) -> Float[Tensor, "model row expert ..."]:
+        """Return log weights of the experts that are available."""
+        prior = self.prior.view(len(scores), 1, -1, *[1] * (scores.dim() - 3))
+        own = len(self.invited.home)
+        return gate_log_weights(scores + prior, available, self.dials.cap, own)
+
+    def without(
+        self, params: Params, view: _View
+    ) -> dict[SiteId, Float[Tensor, "model row class ..."]]:
+        """Return what the mixture would say without each peer, one after the other."""
+        said = {}
+        for expert, name in enumerate(self.invited.names):
+            if name in self.invited.heads:
+                available = self.available.clone()
+                available[:, expert] = False
+                said[name], _ = replace(self, available=available)(params, view)
+        return said
 
     def pull(self, params: Params, count: Float[Tensor, " model"]) -> Float[Tensor, ""]:
         """Return the prior's share of the loss: the fewer rows, the closer to uniform."""
@@ -172,45 +225,68 @@ def fit_mixture(
     count = learnt.sum(1)
     weight = learnt / count[:, None]
     every = torch.ones(models, len(invited.names), dtype=torch.bool)
-    mixer = _Mixer(network, dials, data.task, invited, every)
+    mixer = _Mixer(network, dials, data.task, invited, every, _prior(invited, dials, models))
     params = mixer.start(previous, body)
     with torch.no_grad():
         own = stacked_call(network.head, invited.own, features)
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
-        tokens = mixer.tokens(params, features, own)
+        tokens = mixer.tokens(params, features, own, invited.alone)
     if dials.guard and invited.heads:
-        mixer = replace(mixer, available=_admitted(tokens, data, weight, dials))
+        admitted = _admitted(tokens, data, weight, len(invited.home), dials)
+        mixer = replace(mixer, available=admitted)
+    if dials.gate == "selected":
+        chosen = selected(tokens, data.y, weight, mixer.available, task=data.task, pool=dials.pool)
+        mixer = replace(mixer, prior=_log_weights_of(chosen))
 
     params = leaves(params)
-    optimiser = adam(params, dials.mixture_rate)
     x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else features
     row = torch.arange(len(data.y)).expand(models, -1)
     y = data.y.expand(models, *data.y.shape)
-    model = torch.arange(models)[:, None]
-    everything = _View(x, features, own, tokens)
+    everything = _View(x, features, own, tokens, invited.alone)
+    optimiser = adam(params, dials.mixture_rate) if params else None
     for _ in range(dials.mixture_steps):
+        if optimiser is None:
+            break
         at, target, share = batch_of(row, y, weight, dials.batch, rng)
         view = everything
         if at.shape != row.shape:
-            view = _View(x[model, at], features[model, at], own[model, at], tokens[model, at])
+            view = everything.at(at)
         log_probs, _ = mixer(params, view)
         loss = (data.task.losses(log_probs, target) * share).sum()
         step(optimiser, params, loss + mixer.pull(params, count))
     with torch.no_grad():
         log_probs, log_weights = mixer(params, everything)
+        without = mixer.without(params, everything) if dials.guard else {}
     kept = {name: p.detach() for name, p in params.items()}
     return Mixed(
+        names=invited.names,
         params={name: p for name, p in kept.items() if not name.startswith("body/")},
         body=part_of(kept, "body") if mixer.moves else body,
         log_probs=log_probs,
         weights=log_weights.exp().expand(-1, tokens.shape[1], *log_weights.shape[2:]),
         available=mixer.available,
+        without=without,
     )
 
 
+def _prior(invited: Invited, dials: Dials, models: int) -> Float[Tensor, "model expert"]:
+    """Return log weights that the gate starts from: the longer unheard, the less."""
+    ages = [0] * len(invited.home) + [invited.ages.get(n, 0) for n in sorted(invited.heads)]
+    return (torch.tensor(ages) * math.log(dials.fading)).expand(models, -1)
+
+
+def _log_weights_of(
+    chosen: Float[Tensor, "model expert"],
+) -> Float[Tensor, "model expert"]:
+    """Return finite logarithms; if all that was selected goes, the own head is what is left."""
+    smallest = torch.full_like(chosen, UNSELECTED)
+    smallest[:, 0] = UNSELECTED**0.5
+    return torch.maximum(chosen, smallest).log()
+
+
 def _admitted(
-    tokens: Tensor, data: SiteData, weight: Tensor, dials: Dials
+    tokens: Tensor, data: SiteData, weight: Tensor, own: int, dials: Dials
 ) -> Bool[Tensor, "model expert"]:
     """Return the experts that may take part; with few rows, all of them."""
     folds = data.crossfit
@@ -218,6 +294,7 @@ def _admitted(
     if not enough.any():
         return torch.ones(tokens.shape[0], tokens.shape[2], dtype=torch.bool)
     kept = harmless(tokens, data, weight, confidence=dials.quarantine_confidence)
+    kept[:, :own] = True
     return kept | ~enough.repeat_interleave(folds.fits)[:, None]
 
 

@@ -100,9 +100,13 @@ class CrossFit:
         row = torch.arange(self.fold.shape[1])[None, :]
         return stacked[split, fit, row]
 
+    def by_fit(self, params: Params) -> Params:
+        """Return the parameters of every fit of each split: ``[split, fit, ...]``."""
+        return {name: p.unflatten(0, (self.splits, self.fits)) for name, p in params.items()}
+
     def final(self, params: Params) -> Params:
         """Return the parameters of the last fit of each split."""
-        return {name: p.unflatten(0, (self.splits, self.fits))[:, -1] for name, p in params.items()}
+        return {name: p[:, -1] for name, p in self.by_fit(params).items()}
 
     def spread(self, params: Params) -> Params:
         """Repeat parameters of each split for all of its fits: ``[split, ...] -> [model, ...]``."""
@@ -160,7 +164,8 @@ class Lent:
         round: The lender's round; it informs, it does not order other sites' heads.
         kind: ``head``; ``model`` or ``predictions`` (on the anchors) for rivals that send those.
         width: Input width of the head, so that the receiver can size its transform.
-        tensors: ``[split, ...]`` each; on a node the split axis has length one.
+        tensors: ``[split, ...]`` each, or ``[split, fit, ...]`` where every fit is lent; on a node
+            the split axis has length one.
     """
 
     site: SiteId

@@ -137,7 +137,7 @@ def play_repeat(
     def lend(control: Control, faults: Mapping[SiteId, Fault] | None = None) -> Played:
         dials = replace(plan.dials, control=control)
         sites: dict[SiteId, Algorithm] = {
-            name: DFLMoE(network, dials, plan.lending, seed)
+            name: DFLMoE(network, dials, plan.lending, body_seed=seed)
             for name, network in plan.networks.items()
         }
         purpose = f"lend/{number}"
