@@ -11,9 +11,18 @@ import tomllib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from dflmoe.core.training import Training
 from dflmoe.data.sets import NAMES
@@ -89,6 +98,9 @@ class TaskSetting(Section):
     title: str
     partition: Partition
     networks: Annotated[tuple[str, ...], Field(min_length=1)]  # dealt to the sites in turn
+    charter: str | None = None  # the network whose heads are lent where the sites' own differ
+    charter_split: str = "model"  # the layer where that head begins; "model" for all of it
+    metric: Literal["auroc"] | None = None  # instead of the metric of the set's kind
     split: str | None = None  # the layer where the head begins; the network's own if not given
     lend_from: str | None = None  # the same for our best mode in one feature space
     side: PositiveInt | None = None  # pixels
@@ -102,6 +114,12 @@ class TaskSetting(Section):
         None  # the set that they are; set apart from the task's own if not given
     )
     learning: Learning = Learning()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is not used, so that older results keep their digest."""
+        later = {"charter": None, "charter_split": "model", "metric": None}
+        return {k: v for k, v in dump(self).items() if k not in later or v != later[k]}
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -22,7 +22,7 @@ from dflmoe.data.sets import load_set
 from dflmoe.data.splits import draw_rows, fold_of
 from dflmoe.errors import OptionError
 from dflmoe.networks.catalogue import build, splits
-from dflmoe.tasks import TASKS, Kind
+from dflmoe.tasks import TASKS, Kind, scored_by
 from dflmoe.types import SiteId, generator
 
 
@@ -37,6 +37,8 @@ class Federation:
         names: What each site's network is called.
         shared: Networks in one feature space, for methods that can have it; empty if the sites'
             networks differ.
+        charter: Networks whose heads are lent by sites that keep their own to themselves: the one
+            that the federation agreed on; empty if it has none.
         patient: The set's own number of each row's patient, so that patients are the same ones
             over seeds.
         grouped_by: What stands for a patient.
@@ -48,6 +50,7 @@ class Federation:
     networks: Mapping[SiteId, Network]
     names: Mapping[SiteId, str]
     shared: Mapping[SiteId, Network]
+    charter: Mapping[SiteId, Network]
     patient: Mapping[SiteId, NDArray[np.int64]]
     grouped_by: str
     public_rows: int
@@ -74,11 +77,12 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
     site = _dealt(rows, task.partition, rng)
     if task.max_rows:
         site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
-    kind = TASKS[rows.kind]
+    kind = scored_by(TASKS[rows.kind], task.metric)
     data: dict[SiteId, SiteData] = {}
     patient: dict[SiteId, NDArray[np.int64]] = {}
     networks: dict[SiteId, Network] = {}
     shared: dict[SiteId, Network] = {}
+    charter: dict[SiteId, Network] = {}
     names: dict[SiteId, str] = {}
     for code, (own, fold) in _split(rows, site, setting).items():
         name = _name(rows, task.partition, code)
@@ -100,7 +104,13 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         if len(set(task.networks)) == 1:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
-    return Federation(kind, data, networks, names, shared, patient, rows.grouped_by, len(anchors))
+        agreed = task.charter or (names[name] if shared else None)
+        if agreed is not None:
+            whole = cut(agreed, shape, outputs, task.charter_split, scale)
+            charter[name] = replace(whole, common=True)
+    return Federation(
+        kind, data, networks, names, shared, charter, patient, rows.grouped_by, len(anchors)
+    )
 
 
 def _set_apart(

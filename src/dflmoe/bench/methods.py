@@ -26,6 +26,9 @@ class Ours:
         apart: Where they have not; the same if not given.
         common: Every site keeps the body as the federation's seed made it.
         once: One round, trained to convergence; else as many rounds as the rivals.
+        charter: The heads are of the network that the federation agreed on, whatever a site's own
+            is; that one stays at home, and is an expert too.
+        averages: As many rounds of averaging as the rivals have come before the one round of heads.
     """
 
     title: str
@@ -33,11 +36,16 @@ class Ours:
     apart: Dials | None = None
     common: bool = False
     once: bool = False
+    charter: bool = False
+    averages: bool = False
 
 
 PAPER = Dials.paper()
 SHARED = Dials(mixture_steps=40, batch=16)
 APART = Dials(align="paper", body="private", vouched=False, mixture_steps=60, batch=16)
+PAYS = Dials(gate="selected", with_alone=True, hedge=True, mixture_steps=40, fading=0.5)
+ONCE = Ours("dflmoe, heads lent once", PAYS, charter=True, once=True)
+ROUNDS = Ours("dflmoe, averaged first", PAYS, charter=True, averages=True)
 BEST = Ours("dflmoe", SHARED, APART, common=True, once=True)
 
 
@@ -46,17 +54,23 @@ def _best(title: str, change: Callable[[Dials], Dials]) -> Ours:
     return replace(BEST, title=title, dials=change(SHARED), apart=change(APART))
 
 
-def _controlled(title: str, control: Control) -> Ours:
-    """Return the best exchange so far without the peers' knowledge."""
-    return _best(title, lambda dials: replace(dials, control=control))
+def _control(ours: Ours, title: str, control: Control) -> Ours:
+    """Return a method of ours without the peers' knowledge."""
+    apart = None if ours.apart is None else replace(ours.apart, control=control)
+    return replace(ours, title=title, dials=replace(ours.dials, control=control), apart=apart)
 
 
 OURS_BY_NAME: Mapping[str, Ours] = {
+    "once": ONCE,
+    "rounds": ROUNDS,
+    "rounds_random": _control(ROUNDS, "averaged first, random heads", "random"),
+    "rounds_shuffled": _control(ROUNDS, "averaged first, shuffled labels", "shuffled"),
+    "rounds_self": _control(ROUNDS, "averaged first, own bootstrap", "self"),
     "paper": Ours("dFLMoE as published", PAPER),
     "best": BEST,
-    "best_random": _controlled("control: random heads", "random"),
-    "best_shuffled": _controlled("control: shuffled labels", "shuffled"),
-    "best_self": _controlled("control: own bootstrap", "self"),
+    "best_random": _control(BEST, "control: random heads", "random"),
+    "best_shuffled": _control(BEST, "control: shuffled labels", "shuffled"),
+    "best_self": _control(BEST, "control: own bootstrap", "self"),
     "paper_random": Ours("published, random heads", replace(PAPER, control="random")),
     "paper_no_transform": Ours("published, no transform", replace(PAPER, align="shared")),
     "paper_no_gate": Ours(

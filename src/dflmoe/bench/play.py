@@ -124,6 +124,13 @@ def _ours(
     shared = bool(sites.shared) and ours.common
     dials = ours.dials if sites.shared or ours.apart is None else ours.apart
     networks = sites.shared if shared else sites.networks
+    if ours.charter:
+        if not sites.charter:
+            raise ExperimentError(
+                f"task {setting.task_name!r} names no charter, the one network whose heads sites "
+                "with different networks can lend; name one"
+            )
+        networks = sites.charter
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
         alone = _alone_in(setting.cell, root)
@@ -132,9 +139,11 @@ def _ours(
         }
     dials = _paced(dials, budget, once=ours.once)
     rounds = 1 if ours.once else budget.rounds
+    if ours.averages:
+        dials, rounds = replace(dials, averaging=budget.rounds), budget.rounds + 1
     training = budget.training if ours.once else budget.steps
     algorithms: dict[SiteId, Algorithm] = {
-        name: DFLMoE(network, dials, training, body_seed=setting.seed)
+        name: DFLMoE(network, dials, training, budget.training, body_seed=setting.seed)
         for name, network in networks.items()
     }
     weather = _weather(setting, sites, rounds)
@@ -183,11 +192,13 @@ def _scored(sites: Federation, name: SiteId, played: Played) -> SiteScore:
     said, y = outcome.served[0, test], data.y[test]
     values = sites.kind.row_scores(said, y)
     people = sites.patient[name][test.numpy()]
+    losses = sites.kind.task.losses(said[None], y[None])[0].double().numpy()
     groups = {
         int(p): (round(float(values[people == p].sum()), 5), int((people == p).sum()))
         for p in np.unique(people)
     }
     guarded = bool((outcome.own != outcome.mixture).any())
+    unguarded = sites.kind.row_scores(outcome.mixture[0, test], y).mean() if guarded else None
     return SiteScore(
         name=name,
         network=sites.names[name],
@@ -199,4 +210,6 @@ def _scored(sites: Federation, name: SiteId, played: Played) -> SiteScore:
         },
         sent_bytes=played.sent_bytes.get(name, 0),
         heads_used=bool(outcome.used[0]) if guarded else None,
+        losses={int(p): round(float(losses[people == p].sum()), 5) for p in np.unique(people)},
+        unguarded=None if unguarded is None else round(float(unguarded), 5),
     )

@@ -26,6 +26,8 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
         scores: Further scores.
         sent_bytes: Payloads and envelopes that it sent in all rounds, once for each receiver.
         heads_used: Whether borrowed heads serve (``None`` for methods without a guard).
+        losses: For each tested patient the sum of the task's loss over its rows.
+        unguarded: The score of the mixture, whether the guard let it serve or not.
     """
 
     name: str
@@ -36,6 +38,8 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
     scores: dict[str, float | None]
     sent_bytes: int
     heads_used: bool | None = None
+    losses: dict[int, float] = {}
+    unguarded: float | None = None
 
     @property
     def value(self) -> float:

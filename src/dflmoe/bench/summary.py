@@ -1,6 +1,6 @@
 """From records to tables: means, intervals, what is better than what, and what it cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal
 
@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from dflmoe.bench.experiment import Experiment, RunSetting
 from dflmoe.bench.methods import LOCAL, needs, paper, title
-from dflmoe.bench.record import RunRecord
+from dflmoe.bench.record import RunRecord, SiteScore
 from dflmoe.metrics.crossed import Floats, Resamples, resamples, score_samples
 from dflmoe.metrics.resampling import interval
-from dflmoe.tasks import TASKS
+from dflmoe.tasks import UNITS
 
 RESAMPLES = 2000
 Verdict = Literal["better", "worse", "level"]
@@ -38,6 +38,7 @@ class MethodRow(BaseModel, frozen=True, extra="forbid"):
         gain: The same minus local only, paired; ``None`` for local only itself.
         against: The same minus the method that all are compared with; ``None`` for that one.
         verdict: How it compares with that method: by whether the interval leaves out zero.
+        loss_gain: The loss of local only minus this method's, paired; above zero is better.
         scores: Means of further scores.
         site_bytes: Bytes that a site, and its share of a server, sent in the whole run.
         rounds: Rounds.
@@ -54,6 +55,7 @@ class MethodRow(BaseModel, frozen=True, extra="forbid"):
     gain: Figure | None
     against: Figure | None
     verdict: Verdict | None
+    loss_gain: Figure | None = None
     scores: dict[str, float | None]
     site_bytes: float
     rounds: int
@@ -161,7 +163,7 @@ def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
     for record in records:
         by_method.setdefault(record.setting.method, {})[record.setting.seed] = record
     patients = {p for record in records for site in record.sites for p in site.groups}
-    unit = next(kind.unit for kind in TASKS.values() if kind.metric == first.metric)
+    unit = UNITS[first.metric]
     compared = _Compared(by_method, sorted(patients), unit)
     return TaskTable(
         task=first.setting.task_name,
@@ -193,7 +195,7 @@ class _Compared:
     ) -> None:
         self.runs, self._patients, self._unit = runs, patients, unit
         self._draws: dict[int, Resamples] = {}
-        self._samples: dict[tuple[str, tuple[int, ...]], Floats] = {}
+        self._samples: dict[tuple[str, tuple[int, ...], str], Floats] = {}
 
     def score(self, method: str) -> Figure:
         """Return the score of a method."""
@@ -206,11 +208,24 @@ class _Compared:
         seeds = tuple(sorted(self.runs[method].keys() & self.runs[other].keys()))
         return _figure(self._of(method, seeds) - self._of(other, seeds)) if seeds else None
 
-    def _of(self, method: str, seeds: tuple[int, ...]) -> Floats:
-        key = (method, seeds)
+    def loss_saved(self, method: str) -> Figure | None:
+        """Return the loss of local only minus a method's; paired."""
+        if method == LOCAL or LOCAL not in self.runs:
+            return None
+        seeds = tuple(sorted(self.runs[method].keys() & self.runs[LOCAL].keys()))
+        runs = [self.runs[name][seed] for name in (method, LOCAL) for seed in seeds]
+        if not seeds or not all(site.losses for run in runs for site in run.sites):
+            return None
+        return _figure(self._of(LOCAL, seeds, "losses") - self._of(method, seeds, "losses"))
+
+    def _of(self, method: str, seeds: tuple[int, ...], what: str = "groups") -> Floats:
+        key = (method, seeds, what)
         if key not in self._samples:
-            by_seed = [[site.groups for site in self.runs[method][seed].sites] for seed in seeds]
-            self._samples[key] = self._unit * score_samples(by_seed, self._drawn(len(seeds)))
+            by_seed = [
+                [_sums(site, what) for site in self.runs[method][seed].sites] for seed in seeds
+            ]
+            samples = score_samples(by_seed, self._drawn(len(seeds)))
+            self._samples[key] = samples * (self._unit if what == "groups" else 1)
         return self._samples[key]
 
     def _drawn(self, seeds: int) -> Resamples:
@@ -218,6 +233,13 @@ class _Compared:
             rng = np.random.default_rng(0)
             self._draws[seeds] = resamples(self._patients, seeds, RESAMPLES, rng)
         return self._draws[seeds]
+
+
+def _sums(site: SiteScore, what: str) -> Mapping[int, tuple[float, int]]:
+    """Return the sum of a score, or of the loss, and the rows of each patient."""
+    if what == "groups":
+        return site.groups
+    return {p: (site.losses[p], rows) for p, (_, rows) in site.groups.items()}
 
 
 def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
@@ -235,6 +257,7 @@ def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
         gain=compared.difference(method, LOCAL),
         against=against,
         verdict=None if against is None else _verdict(against),
+        loss_gain=compared.loss_saved(method),
         scores={name: _mean_of(runs, name) for name in names},
         site_bytes=float(np.mean([r.moved_bytes / len(r.sites) for r in runs.values()])),
         rounds=next(iter(runs.values())).rounds,

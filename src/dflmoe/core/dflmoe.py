@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss, out_of_fold_losses
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
-from dflmoe.core.guard import difference, mixture_is_used
+from dflmoe.core.guard import HEDGED_AT, SERVES_AT, Bounds, difference, mixture_is_used
 from dflmoe.core.mixing import ALONE, OWN, Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
-from dflmoe.core.task import over_places
+from dflmoe.core.task import log_halves, over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.types import Params, SiteId, generator
+
+WIDE_GRID = Training().weight_decays
+"""Penalties of heads that are solved, where each costs next to nothing."""
 
 OWN_SAMPLES = 3
 """Bootstrap samples of the control ``self``; with more peers, several stand behind one head."""
@@ -58,33 +61,45 @@ class DFLMoE:
     def prepare(
         self, state: SiteState, data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Lent]:
-        """Train body and head on the site's own rows; lend the head, of the final fit or of all."""
+        """Train body and head on the site's own rows and lend the head.
+
+        In the rounds of averaging that may come first, the common start is trained for some steps
+        instead, and every fit of it is lent: averaged with its peers' fits of the same fold, none
+        ever meets the fold that it is judged on. What is lent as an expert knows its own site only.
+        """
+        averages = state.round < self.dials.averaging
         start = {part: state.params[part] for part in ("body", "head")}
-        start |= {"head": state.params.get("average", start["head"])}
-        trained = self._trained(start, data, rng)
+        if averages:
+            start["head"] = state.params.get("average", start["head"])
+        plan = self._plan(averages=averages)
+        trained = self._trained(start, data, rng, plan)
         lends = trained["head"]
         if self.dials.control == "shuffled":
-            lends = self._trained(start, permuted(data, rng), rng)["head"]
-        state = replace(state, round=state.round + 1, params={**state.params, **trained})
-        folds = data.crossfit
-        lent = folds.by_fit(lends) if self.dials.by_fit else folds.final(lends)
-        return state, Lent(state.site, state.round, "head", self.network.width, lent)
+            lends = self._trained(start, permuted(data, rng), rng, plan)["head"]
+        folds, width = data.crossfit, self.network.width
+        state = replace(state, round=state.round + 1)
+        if averages:
+            kept = {"began": start["head"], "average": trained["head"]}
+            state = replace(state, params={**state.params, **kept})
+            return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lends))
+        state = replace(state, params={**state.params, **trained})
+        return state, Lent(state.site, state.round, "head", width, folds.final(lends))
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Outcome]:
         """Take in the heads that arrived, fit gate and transforms, and let the guard decide."""
-        experts = self._newest(state, inbox)
-        ages = {site: state.round - expert.heard for site, expert in experts.items()}
-        heads = self._borrowed(state, experts, data, rng)
-        state = replace(state, experts=experts)
-        if self.dials.by_fit:
-            average = self._average(state.params["head"], heads, ages)
+        if state.round <= self.dials.averaging:
+            average = self._averaged(state, inbox, data, rng)
             state = replace(state, params={**state.params, "average": average})
-        if state.round < self.dials.rounds:
             own = self.own_log_probs(state, data) if data.alone is None else data.alone
             return state, alone_outcome(own, state, data)
-        own_head = self._at_home(state, heads, ages, data, rng)
+        experts = self._newest(state, inbox)
+        ages = {site: state.round - expert.heard for site, expert in experts.items()}
+        spread = {site: data.crossfit.spread(e.head) for site, e in sorted(experts.items())}
+        heads = self._borrowed(state, spread, data, rng)
+        state = replace(state, experts=experts)
+        own_head = self._at_home(state, heads, data, rng)
         widths = {site: experts[site].width for site in heads}
         if self.dials.control == "self":
             widths = dict.fromkeys(heads, self.network.width)
@@ -105,61 +120,62 @@ class DFLMoE:
         state = replace(state, params=params)
         return state, self._judged(state, mixed, data)
 
+    def _plan(self, *, averages: bool) -> Training:
+        """Return how a round trains: after rounds of averaging, a head is trained to the end."""
+        if averages or not self.dials.averaging:
+            return self.training
+        return self.tuning or self.training
+
     def _borrowed(
         self,
         state: SiteState,
-        experts: Mapping[SiteId, Expert],
+        heads: Mapping[SiteId, Params],
         data: SiteData,
         rng: torch.Generator,
-    ) -> dict[SiteId, Params]:
+    ) -> Mapping[SiteId, Params]:
         """Return the peers' heads for every fit, or what a control puts in their place."""
-        folds, dials = data.crossfit, self.dials
-        heads = {
-            site: {n: p.flatten(0, 1) for n, p in expert.head.items()}
-            if dials.by_fit
-            else folds.spread(expert.head)
-            for site, expert in sorted(experts.items())
-        }
-        if dials.control == "random":
+        if self.dials.control == "random":
             return {site: random_like(head, rng) for site, head in heads.items()}
-        if dials.control == "self":
-            start = dict(self.init(state.site, data, rng).params)
-            start |= {"head": state.params.get("average", start["head"])}
-            drawn = [
-                self._trained(start, bootstrap(data, rng), rng)["head"]
-                for _ in range(min(len(heads), OWN_SAMPLES))
-            ]
-            return {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
-        return heads
+        if self.dials.control != "self":
+            return heads
+        start = self.init(state.site, data, rng).params
+        averages = state.round <= self.dials.averaging
+        if averages:
+            start = {**start, "head": state.params["began"]}
+        drawn = [
+            self._trained(start, bootstrap(data, rng), rng, self._plan(averages=averages))["head"]
+            for _ in range(min(len(heads), OWN_SAMPLES))
+        ]
+        return {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
 
-    def _average(
-        self, own: Params, heads: Mapping[SiteId, Params], ages: Mapping[SiteId, int]
+    def _averaged(
+        self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
     ) -> Params:
-        """Return the average of all heads, each weighing less the longer it was unheard.
+        """Return the average of the common start as it was trained here and at the peers.
 
-        The control ``random`` takes no part: an average with noise would be a straw man.
+        Under the control ``random`` it is trained here only: an average with noise would be a
+        straw man.
         """
+        own = state.params["average"]
         if self.dials.control == "random":
             return own
-        share = torch.tensor([1.0, *(self.dials.fading ** ages[site] for site in heads)])
-        share = share / share.sum()
-        return {
-            name: torch.einsum(
-                "e,e...->...", share, torch.stack([p, *(h[name] for h in heads.values())])
-            )
-            for name, p in own.items()
-        }
+        heard = {m.site: {n: p.flatten(0, 1) for n, p in m.tensors.items()} for m in inbox}
+        return mean_of([own, *self._borrowed(state, heard, data, rng).values()])
 
     def _trained(
-        self, start: Mapping[str, Params], data: SiteData, rng: torch.Generator
+        self,
+        start: Mapping[str, Params],
+        data: SiteData,
+        rng: torch.Generator,
+        plan: Training,
     ) -> dict[str, Params]:
         """Train the head, and the body unless it is common to all sites."""
         if self.network.common:
-            fitted = self._head_trained(start["body"], start["head"], data, rng)
+            fitted = self._head_trained(start["body"], start["head"], data, rng, plan)
             body, head = start["body"], fitted.params
         else:
             whole = {f"{part}/{n}": p for part in ("body", "head") for n, p in start[part].items()}
-            fitted = cross_fit(self._whole, whole, data, self.training, rng)
+            fitted = cross_fit(self._whole, whole, data, plan, rng)
             body, head = part_of(fitted.params, "body"), part_of(fitted.params, "head")
         record = {"weight_decay": fitted.weight_decay, "curve": fitted.curve}
         return {"body": body, "head": head, "training": record}
@@ -170,21 +186,22 @@ class DFLMoE:
         head: Params,
         data: SiteData,
         rng: torch.Generator,
+        plan: Training,
         *,
-        plan: Training | None = None,
         towards: Params | None = None,
     ) -> Fitted:
         """Train the head alone, on features of a body that stays as it is."""
         features = self._features(body, data)[:: data.crossfit.fits]
-        solved = isinstance(self.network.head, nn.Linear) and data.y.dim() == 1
+        linear = isinstance(self.network.head, nn.Linear) and data.y.dim() == 1
+        solved = linear and plan.early_stopping  # a few steps of a round lead to no optimum
         return cross_fit(
             lambda params, x: stacked_call(self.network.head, params, x),
             head,
             replace(data, x=features),
-            plan or self.training,
+            replace(plan, weight_decays=WIDE_GRID) if solved else plan,
             rng,
             towards=towards,
-            linear=solved and (towards is not None or not self.dials.by_fit),
+            linear=solved,
         )
 
     def _whole(
@@ -208,24 +225,25 @@ class DFLMoE:
         self,
         state: SiteState,
         heads: Mapping[SiteId, Params],
-        ages: Mapping[SiteId, int],
         data: SiteData,
         rng: torch.Generator,
     ) -> Params:
         """Return the head that stands for the site in its own mixture.
 
-        With ``restart="consensus"`` that is the own head restarted from the average of all heads,
-        and pulled back there as strongly as out-of-fold predictions advise. It is used at home and
-        never lent. Where rounds of averaging come before, heads are lent and averaged fit by fit,
-        so out-of-fold predictions stay what they say (``Dials.by_fit``).
+        After rounds of averaging that is the average, and with ``restart="consensus"`` the mean of
+        all heads, trained at home and pulled back as strongly as out-of-fold predictions advise. It
+        is never lent: what a site lends as an expert was learnt from its own rows only, so no row
+        comes back to its site in a peer's head.
         """
         own = state.params["head"]
-        if self.dials.restart == "own" or not heads:
+        if "average" in state.params:
+            begin = state.params["average"]
+        elif self.dials.restart == "consensus" and heads:
+            begin = mean_of([own, *heads.values()])
+        else:
             return own
-        average = self._average(own, heads, ages)
-        plan = self.tuning or self.training
         return self._head_trained(
-            state.params["body"], average, data, rng, plan=plan, towards=average
+            state.params["body"], begin, data, rng, self.tuning or self.training, towards=begin
         ).params
 
     def _newest(self, state: SiteState, inbox: Sequence[Lent]) -> dict[SiteId, Expert]:
@@ -249,13 +267,7 @@ class DFLMoE:
         trains = folds.fold >= 0
         own = self.own_log_probs(state, data) if data.alone is None else data.alone
         mixture = folds.out_of_fold(mixed.log_probs)
-        own_loss, mixture_loss = (out_of_fold_losses(p, data) for p in (own, mixture))
-        bounds = difference(
-            mixture_loss - own_loss, trains, data.group, confidence=self.dials.confidence
-        )
-        used = mixture_is_used(bounds, vouched=self.dials.vouched)
-        if not self.dials.guard:
-            used = torch.ones_like(used)
+        served, used = self._served(own, mixture, data)
         home = {OWN: state.site, ALONE: f"{state.site} (own network)"}
         names = [home.get(name, name) for name in mixed.names]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
@@ -263,7 +275,7 @@ class DFLMoE:
         share = share / shown.sum(1, keepdim=True)
         aside = ~mixed.available.unflatten(0, (folds.splits, folds.fits))[:, -1]
         return Outcome(
-            served=torch.where(used.view(-1, *[1] * (own.dim() - 1)), mixture, own),
+            served=served,
             own=own,
             mixture=mixture,
             used=used,
@@ -278,3 +290,36 @@ class DFLMoE:
             mixture_loss=out_of_fold_loss(mixture, data),
             curve=state.params["training"]["curve"],
         )
+
+    def _served(
+        self,
+        own: Float[Tensor, "split row class ..."],
+        mixture: Float[Tensor, "split row class ..."],
+        data: SiteData,
+    ) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
+        """Return what the site would use, and whether borrowed heads have a part in it."""
+        dials, own_losses = self.dials, out_of_fold_losses(own, data)
+
+        def against_own(said: Tensor, confidence: float) -> Bounds:
+            worse = out_of_fold_losses(said, data) - own_losses
+            trains = data.crossfit.fold >= 0
+            return difference(worse, trains, data.group, confidence=confidence)
+
+        def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
+            return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
+
+        if not dials.guard:
+            return mixture, torch.ones(len(own), dtype=torch.bool)
+        if not dials.hedge:
+            used = mixture_is_used(against_own(mixture, dials.confidence), vouched=dials.vouched)
+            return where(used, mixture, own), used
+        pair = torch.stack([own, mixture], dim=2)
+        mean = data.task.pooled(pair, log_halves(pair), dials.pool)
+        serves = mixture_is_used(against_own(mixture, SERVES_AT), vouched=False)
+        hedges = mixture_is_used(against_own(mean, HEDGED_AT), vouched=False)
+        return where(serves, mixture, where(hedges, mean, own)), serves | hedges
+
+
+def mean_of(heads: Sequence[Params]) -> Params:
+    """Return the mean of heads of one shape."""
+    return {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}

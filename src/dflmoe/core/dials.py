@@ -21,12 +21,16 @@ class Dials:
         pool: How predictions are pooled.
         restart: ``own`` goes on from the own head; ``consensus`` restarts it from the average of
             all heads held and pulls it there.
-        rounds: Rounds of lending before the mixture is fitted; until then a site serves what it has
-            alone. With a consensus, each round's training starts from the last one's average.
+        averaging: Rounds that come first, in which the sites train a common start by turns of a few
+            steps and an average with what arrived; at home it is tuned and stands for the own head.
+            Until then a site serves what it has alone.
         with_alone: What the site has without any peer is an expert of its mixture, beside the head
             that it lends; for sites whose own network is another than the one whose heads are lent.
         control: Replaces the peers' knowledge by something without any.
         guard: Set aside heads on evidence of harm, and fall back to the own model likewise.
+        hedge: Move only as far as the evidence goes: on evidence of benefit the mixture serves, on
+            weaker evidence the mean of it and of the own model, else the own model. Without it the
+            mixture serves or it does not.
         vouched: Whether the federation vouches for a common feature space; without it the mixture
             serves only on evidence of benefit.
         calibrate: Shift and heat every expert to the own rows before mixing.
@@ -39,8 +43,8 @@ class Dials:
         move_body: Let a body that learns go on learning while the mixture is fitted; the
             publication leaves this open.
         max_age: Own rounds after which an unheard expert is dropped.
-        fading: What an expert, or a head in an average, weighs less for each own round in which it
-            was not heard: a factor above 0, 1 for nothing less.
+        fading: How much of its weight an expert keeps for each own round in which it was not heard,
+            before the gate has its say: above 0, 1 for all of it.
         confidence: One-sided confidence of the guard.
         quarantine_confidence: One-sided confidence at which a single head is set aside.
         quarantine_rows: Training rows below which no single head is judged by what it predicts:
@@ -52,10 +56,11 @@ class Dials:
     gate: GateKind = "static"
     pool: Pool = "linear"
     restart: Literal["own", "consensus"] = "own"
-    rounds: int = 1
+    averaging: int = 0
     with_alone: bool = False
     control: Control = "none"
     guard: bool = True
+    hedge: bool = False
     vouched: bool = True
     calibrate: bool = True
     out_of_fold_gate: bool = True
@@ -89,12 +94,3 @@ class Dials:
             mixture_rate=1e-3,
             batch=32,
         )
-
-    @property
-    def by_fit(self) -> bool:
-        """Whether every fit is lent, and each averaged with its peers' fits of the same fold.
-
-        A head that starts from an average carries what peers learnt, and what they had learnt from
-        it: fit by fit, none of it ever saw the fold that it is judged on.
-        """
-        return self.restart == "consensus" and self.rounds > 1

@@ -55,6 +55,10 @@ def difference(
     return Bounds(mean, mean - reach, mean + reach)
 
 
+HEDGED_AT, SERVES_AT = 0.8, 0.9
+"""One-sided confidence of benefit at which the hedge serves, and the mixture itself."""
+
+
 def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
     """Decide whether the mixture serves, or the site's own model.
 

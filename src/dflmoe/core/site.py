@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from dflmoe.core.task import LABELS, Task
 from dflmoe.types import Params, SiteId
 
-LentKind = Literal["head", "model", "predictions"]
+LentKind = Literal["head", "fits", "model", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ class Lent:
     Attributes:
         site: Who lends.
         round: The lender's round; it informs, it does not order other sites' heads.
-        kind: ``head``; ``model`` or ``predictions`` (on the anchors) for rivals that send those.
+        kind: ``head``; ``fits`` of a head that is averaged; ``model`` or ``predictions`` (on the
+            anchors) for rivals that send those.
         width: Input width of the head, so that the receiver can size its transform.
         tensors: ``[split, ...]`` each, or ``[split, fit, ...]`` where every fit is lent; on a node
             the split axis has length one.

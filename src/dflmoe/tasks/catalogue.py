@@ -1,7 +1,7 @@
 """The kinds of task by name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,3 +45,19 @@ TASKS: Mapping[str, Kind] = {
         super_resolution.Images(), "PSNR", 1, super_resolution.psnr, super_resolution.scores
     ),
 }
+
+UNITS: Mapping[str, float] = {kind.metric: kind.unit for kind in TASKS.values()} | {"AUROC": 100}
+"""What one step of the last printed digit means, by metric."""
+
+
+def scored_by(kind: Kind, metric: str | None) -> Kind:
+    """Return a kind whose methods are compared by another metric.
+
+    Args:
+        kind: Of the task.
+        metric: ``auroc`` for two classes, where one is so rare that accuracy sees little; ``None``
+            for the kind's own.
+    """
+    if metric is None:
+        return kind
+    return replace(kind, metric="AUROC", row_scores=classification.auroc_parts)
