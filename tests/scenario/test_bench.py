@@ -230,3 +230,31 @@ def test_a_method_that_averages_weights_refuses_different_networks(tmp_path: Pat
     records = list(run_all(settings, tmp_path, root=None, jobs=1))
     assert [r.status for r in records] == ["failed", "done"] * 2
     assert "needs one network at all sites" in records[0].reason
+
+
+def test_what_came_later_leaves_older_results_their_settings() -> None:
+    chosen = load("homogeneous")
+    settings = plan(chosen, quick=False)
+    assert not pending(settings, ROOT / "docs" / "bench")
+
+
+def test_heads_of_a_charter_are_lent_by_sites_of_different_networks(tmp_path: Path) -> None:
+    path = experiment(tmp_path, methods=("local", "once", "rounds", "rounds_self"), steps=40)
+    text = path.read_text().replace('["mlp"]', '["mlp", "plain"]\nmetric = "auroc"')
+    path.write_text(text)
+    chosen, settings = planned(path)
+    refused = [r for r in run_all(settings, tmp_path, root=None, jobs=1) if r.status == "failed"]
+    assert {r.setting.method for r in refused} == {"once", "rounds", "rounds_self"}
+    assert "names no charter" in refused[0].reason
+
+    path.write_text(text.replace("metric =", 'charter = "plain"\nmetric ='))
+    chosen, settings = planned(path)
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert {r.status for r in records} == {"done"}
+    (table,) = summarise(chosen, settings, records).tables
+    assert table.metric == "AUROC"
+    by_method = {row.method: row for row in table.rows}
+    assert by_method["rounds"].rounds == 3  # two of averaging, one of heads
+    assert by_method["rounds"].site_bytes > by_method["once"].site_bytes
+    assert by_method["rounds"].loss_gain is not None
+    assert by_method["local"].loss_gain is None

@@ -1,5 +1,6 @@
 """The algorithm's laws, on sites that are made up."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -288,3 +289,66 @@ def test_test_rows_labels_are_never_looked_at() -> None:
         state = algorithm.init("home", one, generator(0))
         said.append(run_round(algorithm, state, lambda _: inbox, one, generator(1))[1].served[0])
     torch.testing.assert_close(said[0], said[1], rtol=0, atol=0)
+
+
+def test_what_was_long_unheard_weighs_less_from_the_start() -> None:
+    shares = []
+    for fading in (1.0, 0.5):
+        algorithm = DFLMoE(PLAIN, Dials(fading=fading, gate_sd=1e-3), QUICK)
+        inbox = peers(algorithm)
+        state, _, data = at_home(algorithm, inbox)
+        for number in range(2):
+            state, _ = algorithm.prepare(state, data, generator(2, number))
+            state, outcome = algorithm.absorb(state, inbox[:1], data, generator(2, number))
+        shares.append({name: float(share.mean()) for name, share in outcome.share.items()})
+    assert shares[0]["bob"] == pytest.approx(shares[0]["ann"], abs=0.01)
+    # Unheard for two rounds: a quarter of the weight of what was heard just now.
+    assert shares[1]["bob"] == pytest.approx(shares[1]["ann"] / 4, rel=0.05)
+    assert sum(shares[1].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_head_is_worth_what_the_mixture_would_lose_without_it() -> None:
+    algorithm = DFLMoE(PLAIN, Dials(quarantine_rows=10**6), QUICK)
+    rich = [lent_by(f"p{k}", k, algorithm, rows=400) for k in range(2)]
+    bad = replace(rich[0], site="bad", tensors={n: -p for n, p in rich[0].tensors.items()})
+    _, outcome, _ = at_home(algorithm, [*rich, bad], rows=24)
+    assert sorted(outcome.worth) == ["bad", "p0", "p1"]
+    assert (outcome.worth["bad"] < 0).all()
+    assert float(outcome.worth["p0"].mean()) > float(outcome.worth["bad"].mean())
+
+
+@pytest.mark.parametrize(
+    ("better", "serves"),
+    [(2.0, "mixture"), (0.0, "own"), (-2.0, "own")],
+    ids=["clear benefit", "level", "harm"],
+)
+def test_a_hedge_moves_as_far_as_the_evidence_goes(better: float, serves: str) -> None:
+    algorithm = DFLMoE(PLAIN, Dials(hedge=True), QUICK)
+    data = made_data(made_rows("home", 200, 9))
+    truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
+    noise = torch.randn(truth.shape, generator=generator(3))
+    own = torch.log_softmax(truth + noise, dim=2)
+    said = torch.log_softmax((1 + better) * truth + noise, dim=2)
+    served, used = algorithm._served(own, said, data)
+    torch.testing.assert_close(served, {"mixture": said, "own": own}[serves])
+    assert used.all() == (serves == "mixture")
+
+
+def test_weak_evidence_moves_a_hedge_half_way() -> None:
+    algorithm = DFLMoE(PLAIN, Dials(hedge=True), QUICK)
+    data = made_data(made_rows("home", 40, 9))
+    halves = 0
+    for seed in range(40):
+        rng = generator(4, seed)
+        truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
+        own = torch.log_softmax(truth + torch.randn(2, 40, 2, generator=rng), dim=2)
+        said = torch.log_softmax(1.3 * truth + torch.randn(2, 40, 2, generator=rng), dim=2)
+        served, used = algorithm._served(own, said, data)
+        mean = torch.logaddexp(own, said) - math.log(2)
+        for split in range(2):
+            options = [own[split], said[split], mean[split]]
+            which = [bool(torch.allclose(served[split], o, atol=1e-5)) for o in options]
+            assert sum(which) == 1
+            assert bool(used[split]) != which[0]
+            halves += which[2]
+    assert halves > 0

@@ -75,3 +75,17 @@ def test_the_pull_to_uniform_grows_with_the_distance_and_ignores_other_parameter
     torch.testing.assert_close(gate_pull(gate, sd=1.0), torch.tensor([12.5]))
     torch.testing.assert_close(gate_pull(gate, sd=5.0), torch.tensor([0.5]))
     assert float(gate_pull(gate, sd=math.inf)) == 0
+
+
+def test_a_cap_binds_peers_and_not_what_is_the_sites_own() -> None:
+    # Two of the four are the site's own: the first gets what the cap takes from the last.
+    scores = torch.tensor([[[0.0, math.log(2.0), 0.0, math.log(6.0)]]])
+    available = torch.ones(1, 4, dtype=torch.bool)
+    weights = gate_log_weights(scores, available, cap=0.5, own=2).exp()
+    torch.testing.assert_close(weights, torch.tensor([[[0.2, 0.2, 0.1, 0.5]]]))
+
+
+def test_a_selected_gate_has_nothing_to_learn_and_favours_nobody() -> None:
+    gate = uniform_gate("selected", EXPERTS, 2, 4, 3)
+    assert not gate
+    assert not gate_scores(gate, EXPERTS, torch.ones(2, 5, 4), torch.ones(2, 5, 3, 3)).any()

@@ -5,16 +5,18 @@ import sys
 from collections.abc import Callable
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from tests.made import made_masks, made_pictures, noise, pixels
 from torch import Tensor, nn
 
 from dflmoe.core.task import LABELS, Task
 from dflmoe.errors import MissingExtraError
-from dflmoe.tasks import TASKS, classification, segmentation, super_resolution
+from dflmoe.tasks import TASKS, UNITS, classification, scored_by, segmentation, super_resolution
 from dflmoe.tasks.segmentation import Pixels
 from dflmoe.tasks.super_resolution import Images
 from dflmoe.types import generator
@@ -265,3 +267,34 @@ def test_in_every_kind_of_task_the_truth_scores_best() -> None:
         assert best.mean() > other.mean()
         losses = [kind.task.losses(said[None], y[None]).mean() for said in (truth, truth.flip(0))]
         assert losses[0] < losses[1]
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 300))
+def test_the_parts_of_an_area_under_the_curve_have_it_as_their_mean(seed: int) -> None:
+    said = LABELS.said(noise(seed, 30, 2).round(decimals=1), 1)
+    y = (noise(seed + 1, 30) > 0.5).long()
+    parts = classification.auroc_parts(said, y)
+    if y.unique().numel() < 2:
+        assert (parts == 0.5).all()
+    else:
+        assert parts.mean() == pytest.approx(roc_auc_score(y, said[:, 1]))
+
+
+def test_the_parts_of_an_area_have_its_spread() -> None:
+    """The spread of a mean of parts is that of the area over fresh samples, to first order."""
+    areas, spreads = [], []
+    for seed in range(300):
+        y = torch.arange(60) % 3 // 2
+        score = noise(seed, 60) + y
+        parts = classification.auroc_parts(LABELS.said(torch.stack([-score, score], 1), 1), y)
+        areas.append(parts.mean())
+        spreads.append(parts.std(ddof=1) / math.sqrt(60))
+    assert np.mean(spreads) == pytest.approx(np.std(areas), rel=0.15)
+
+
+def test_another_metric_replaces_the_kinds_own_and_nothing_else() -> None:
+    kind = scored_by(TASKS["table"], "auroc")
+    assert (kind.metric, kind.task) == ("AUROC", TASKS["table"].task)
+    assert UNITS[kind.metric] == TASKS["table"].unit
+    assert scored_by(TASKS["table"], None) is TASKS["table"]

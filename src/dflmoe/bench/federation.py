@@ -38,7 +38,7 @@ class Federation:
         shared: Networks in one feature space, for methods that can have it; empty if the sites'
             networks differ.
         charter: Networks whose heads are lent by sites that keep their own to themselves: the one
-            that the federation agreed on; empty if it has none.
+            that the federation agreed on, or the one that all have; else empty.
         patient: The set's own number of each row's patient, so that patients are the same ones
             over seeds.
         grouped_by: What stands for a patient.
@@ -104,12 +104,19 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         if len(set(task.networks)) == 1:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
-        agreed = task.charter or (names[name] if shared else None)
-        if agreed is not None:
-            whole = cut(agreed, shape, outputs, task.charter_split, scale)
-            charter[name] = replace(whole, common=True)
+        if task.charter is not None:
+            agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
+            charter[name] = replace(agreed, common=True)
     return Federation(
-        kind, data, networks, names, shared, charter, patient, rows.grouped_by, len(anchors)
+        kind,
+        data,
+        networks,
+        names,
+        shared,
+        charter or shared,
+        patient,
+        rows.grouped_by,
+        len(anchors),
     )
 
 

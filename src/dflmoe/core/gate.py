@@ -107,8 +107,9 @@ def gate_pull(params: Params, sd: float) -> Float[Tensor, " model"]:
     """Return the pull of the gate back to uniform: minus the log density of a normal prior.
 
     Args:
-        params: Stacked parameters, the gate's among them.
+        params: Stacked parameters, the gate's among them if it has any.
         sd: How far a parameter may be expected to move; infinite for no pull.
     """
     gate = [p for n, p in params.items() if n == "query" or n.startswith(("bias/", "slope/"))]
-    return sum((p.reshape(len(p), -1).square().sum(1) for p in gate), torch.zeros(())) / (2 * sd**2)
+    none = torch.zeros(len(next(iter(params.values()))))
+    return sum((p.reshape(len(p), -1).square().sum(1) for p in gate), none) / (2 * sd**2)
