@@ -274,7 +274,7 @@ def test_in_every_kind_of_task_the_truth_scores_best() -> None:
 def test_the_parts_of_an_area_under_the_curve_have_it_as_their_mean(seed: int) -> None:
     said = LABELS.said(noise(seed, 30, 2).round(decimals=1), 1)
     y = (noise(seed + 1, 30) > 0.5).long()
-    parts = classification.auroc_parts(said, y)
+    parts = classification.auroc(said, y)
     if y.unique().numel() < 2:
         assert (parts == 0.5).all()
     else:
@@ -287,7 +287,7 @@ def test_the_parts_of_an_area_have_its_spread() -> None:
     for seed in range(300):
         y = torch.arange(60) % 3 // 2
         score = noise(seed, 60) + y
-        parts = classification.auroc_parts(LABELS.said(torch.stack([-score, score], 1), 1), y)
+        parts = classification.auroc(LABELS.said(torch.stack([-score, score], 1), 1), y)
         areas.append(parts.mean())
         spreads.append(parts.std(ddof=1) / math.sqrt(60))
     assert np.mean(spreads) == pytest.approx(np.std(areas), rel=0.15)

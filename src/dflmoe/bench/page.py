@@ -18,11 +18,14 @@ SCORE_NAMES = {
 WORDS = {"better": "better than ours", "worse": "worse than ours", "level": "no difference shown"}
 
 
-def number(figure: Figure | None, unit: float, *, sign: bool = False) -> str:
+def number(
+    figure: Figure | None, unit: float = 1, *, sign: bool = False, digits: int | None = None
+) -> str:
     """Return a number with its interval as people read it."""
     if figure is None:
         return "-"
-    digits = 1 if unit > 1 else 2
+    if digits is None:
+        digits = 1 if unit > 1 else 2
 
     def shown(value: float) -> str:
         return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -13,17 +13,20 @@ from dflmoe.baselines.logistic import LogisticOnly
 from dflmoe.baselines.rival import Budget
 from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.federation import Federation, federation
+from dflmoe.bench.leaks import leaks
 from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
 from dflmoe.core.algorithm import SERVER, Algorithm
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
-from dflmoe.core.site import SiteData
+from dflmoe.core.site import Network, SiteData
+from dflmoe.core.stacking import initial
 from dflmoe.core.task import LABELS
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
+from dflmoe.privacy.membership import Leak
 from dflmoe.simulate.faults import Weather
 from dflmoe.simulate.federation import Played, play
-from dflmoe.types import SiteId
+from dflmoe.types import SiteId, generator
 
 
 def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
@@ -38,8 +41,11 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
     try:
         sites = _federation(setting.cell, root)
         played, rounds = _played(setting, sites, root)
+        told = _told(setting, sites, played)
         scores = tuple(
-            _scored(sites, name, played) for name in sites.data if _stays(name, setting, sites)
+            _scored(sites, name, played, told.get(name, {}))
+            for name in sites.data
+            if _stays(name, setting, sites)
         )
         refused = [sentence for sentences in played.refused.values() for sentence in sentences]
         if refused:
@@ -121,16 +127,8 @@ def _ours(
     ours: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
 ) -> tuple[Played, int]:
     """Return what borrowed heads gave, with the site's own network to fall back to."""
-    shared = bool(sites.shared) and ours.common
     dials = ours.dials if sites.shared or ours.apart is None else ours.apart
-    networks = sites.shared if shared else sites.networks
-    if ours.charter:
-        if not sites.charter:
-            raise ExperimentError(
-                f"task {setting.task_name!r} names no charter, the one network whose heads sites "
-                "with different networks can lend; name one"
-            )
-        networks = sites.charter
+    networks = _lending(ours, setting, sites)
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
         alone = _alone_in(setting.cell, root)
@@ -151,6 +149,35 @@ def _ours(
         algorithms, data, rounds=rounds, seed=setting.seed, purpose="bench", weather=weather
     )
     return played, rounds
+
+
+def _lending(ours: Ours, setting: RunSetting, sites: Federation) -> Mapping[SiteId, Network]:
+    """Return the networks whose heads are lent."""
+    if ours.charter and not sites.charter:
+        raise ExperimentError(
+            f"task {setting.task_name!r} names no charter, the one network whose heads sites with "
+            "different networks can lend; name one"
+        )
+    if ours.charter:
+        return sites.charter
+    return sites.shared if sites.shared and ours.common else sites.networks
+
+
+def _told(
+    setting: RunSetting, sites: Federation, played: Played
+) -> Mapping[SiteId, Mapping[str, Leak]]:
+    """Return what our lent heads tell of their training rows, if their body is common."""
+    ours = OURS_BY_NAME.get(setting.method)
+    if ours is None or ours.dials.control != "none":
+        return {}
+    networks = _lending(ours, setting, sites)
+    if not all(network.common for network in networks.values()):
+        return {}
+    bodies = {
+        name: initial(network.body, 1, generator(setting.seed, "body"))
+        for name, network in networks.items()
+    }
+    return leaks(networks, bodies, sites.data, sites.patient, played.lent)
 
 
 def _paced(dials: Dials, budget: Budget, *, once: bool) -> Dials:
@@ -185,7 +212,7 @@ def _weather(setting: RunSetting, sites: Federation, rounds: int) -> Weather:
     return Weather(setting.condition.lost, gone, setting.seed)
 
 
-def _scored(sites: Federation, name: SiteId, played: Played) -> SiteScore:
+def _scored(sites: Federation, name: SiteId, played: Played, told: Mapping[str, Leak]) -> SiteScore:
     """Return a site's scores on its test rows."""
     data, outcome = sites.data[name], played.outcomes[name][-1]
     test = data.crossfit.fold[0] < 0
@@ -211,5 +238,6 @@ def _scored(sites: Federation, name: SiteId, played: Played) -> SiteScore:
         sent_bytes=played.sent_bytes.get(name, 0),
         heads_used=bool(outcome.used[0]) if guarded else None,
         losses={int(p): round(float(losses[people == p].sum()), 5) for p in np.unique(people)},
+        leaks={attack: Leak(round(a, 4), round(e, 4)) for attack, (a, e) in told.items()},
         unguarded=None if unguarded is None else round(float(unguarded), 5),
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from dflmoe.bench.experiment import RunSetting
 from dflmoe.errors import ExperimentError
 from dflmoe.files import replace_file
+from dflmoe.privacy.membership import Leak
 
 
 class SiteScore(BaseModel, frozen=True, extra="forbid"):
@@ -27,6 +28,7 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
         sent_bytes: Payloads and envelopes that it sent in all rounds, once for each receiver.
         heads_used: Whether borrowed heads serve (``None`` for methods without a guard).
         losses: For each tested patient the sum of the task's loss over its rows.
+        leaks: What each attack on all that the site lent tells of who was among its training rows.
         unguarded: The score of the mixture, whether the guard let it serve or not.
     """
 
@@ -40,6 +42,7 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
     heads_used: bool | None = None
     losses: dict[int, float] = {}
     unguarded: float | None = None
+    leaks: dict[str, Leak] = {}
 
     @property
     def value(self) -> float:

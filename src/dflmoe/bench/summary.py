@@ -39,6 +39,10 @@ class MethodRow(BaseModel, frozen=True, extra="forbid"):
         against: The same minus the method that all are compared with; ``None`` for that one.
         verdict: How it compares with that method: by whether the interval leaves out zero.
         loss_gain: The loss of local only minus this method's, paired; above zero is better.
+        unguarded: The score if the mixture served everywhere.
+        leak: AUROC of the attack that tells most of who was among the training rows, from all that
+            was lent; 0.5 tells nothing. Its interval is over patients; seeds count as one.
+        attack: Which one that is.
         scores: Means of further scores.
         site_bytes: Bytes that a site, and its share of a server, sent in the whole run.
         rounds: Rounds.
@@ -56,6 +60,9 @@ class MethodRow(BaseModel, frozen=True, extra="forbid"):
     against: Figure | None
     verdict: Verdict | None
     loss_gain: Figure | None = None
+    unguarded: float | None = None
+    leak: Figure | None = None
+    attack: str = ""
     scores: dict[str, float | None]
     site_bytes: float
     rounds: int
@@ -79,6 +86,16 @@ class TaskTable(BaseModel, frozen=True, extra="forbid"):
     networks: tuple[str, ...]
     patients: int
     rows: tuple[MethodRow, ...]
+
+    @property
+    def shows_loss(self) -> bool:
+        """Whether the records have losses, and scores without a guard."""
+        return any(row.loss_gain for row in self.rows)
+
+    @property
+    def shows_leak(self) -> bool:
+        """Whether anything that was lent was attacked."""
+        return any(row.leak for row in self.rows)
 
     @property
     def heading(self) -> str:
@@ -208,6 +225,17 @@ class _Compared:
         seeds = tuple(sorted(self.runs[method].keys() & self.runs[other].keys()))
         return _figure(self._of(method, seeds) - self._of(other, seeds)) if seeds else None
 
+    def unguarded(self, method: str) -> float | None:
+        """Return the score without a guard; ``None`` where there is none, or no record of it."""
+        runs = [run.sites for run in self.runs[method].values()]
+        if all(site.unguarded is None for sites in runs for site in sites):
+            return None
+        means = [
+            np.mean([s.value if s.unguarded is None else s.unguarded for s in sites])
+            for sites in runs
+        ]
+        return round(self._unit * float(np.mean(means)), 4)
+
     def loss_saved(self, method: str) -> Figure | None:
         """Return the loss of local only minus a method's; paired."""
         if method == LOCAL or LOCAL not in self.runs:
@@ -247,6 +275,7 @@ def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
     runs = compared.runs[method]
     against = compared.difference(method, reference)
     names = next(iter(runs.values())).sites[0].scores
+    attack, leak = _leak(runs)
     used = [s.heads_used for r in runs.values() for s in r.sites if s.heads_used is not None]
     return MethodRow(
         method=method,
@@ -258,6 +287,9 @@ def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
         against=against,
         verdict=None if against is None else _verdict(against),
         loss_gain=compared.loss_saved(method),
+        unguarded=compared.unguarded(method),
+        leak=leak,
+        attack=attack,
         scores={name: _mean_of(runs, name) for name in names},
         site_bytes=float(np.mean([r.moved_bytes / len(r.sites) for r in runs.values()])),
         rounds=next(iter(runs.values())).rounds,
@@ -265,6 +297,23 @@ def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
         seconds=float(np.median([r.seconds for r in runs.values()])),
         seeds=len(runs),
     )
+
+
+def _leak(runs: Mapping[int, RunRecord]) -> tuple[str, Figure | None]:
+    """Return the attack that tells most, averaged over sites and seeds."""
+    every = [[site.leaks for site in run.sites] for run in runs.values()]
+    found: dict[str, Figure] = {}
+    for attack in every[0][0]:
+        areas = [site[attack].area for run in every for site in run if site]
+        errors = [np.sqrt(sum(site[attack].error ** 2 for site in run)) / len(run) for run in every]
+        area, reach = float(np.mean(areas)), 1.96 * float(np.mean(errors))
+        found[attack] = Figure(
+            value=round(area, 4), low=round(area - reach, 4), high=round(area + reach, 4)
+        )
+    if not found:
+        return "", None
+    attack = max(found, key=lambda name: found[name].value)
+    return attack, found[attack]
 
 
 def _figure(samples: Floats) -> Figure:

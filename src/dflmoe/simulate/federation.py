@@ -32,6 +32,7 @@ class Played:
             once for each receiver.
         seconds: Compute time of each site, all splits together.
         refused: Sentences on heads that were not admitted, by receiver.
+        lent: What each site sent, round by round.
     """
 
     outcomes: dict[SiteId, list[Outcome]]
@@ -40,6 +41,7 @@ class Played:
     seconds: dict[SiteId, float]
     sent_bytes: dict[SiteId, int] = field(default_factory=dict)
     refused: dict[SiteId, list[str]] = field(default_factory=dict)
+    lent: dict[SiteId, list[Lent]] = field(default_factory=dict)
 
 
 class InStep:
@@ -68,6 +70,7 @@ class InStep:
         self.payload_bytes: dict[SiteId, int] = {}
         self.sent_bytes: dict[SiteId, int] = dict.fromkeys([*sites, SERVER], 0)
         self.refused: dict[SiteId, list[str]] = {site: [] for site in sites}
+        self.lent: dict[SiteId, list[Lent]] = {site: [] for site in sites}
 
     def of(self, site: SiteId) -> Exchange:
         """Return the exchange as one site sees it."""
@@ -100,6 +103,7 @@ class InStep:
         listeners = 1 if self._server else sum(site in heard for heard in self._hears.values())
         if lent.tensors:
             self.sent_bytes[site] += (self.payload_bytes[site] + ENVELOPE_BYTES) * listeners
+        self.lent[site].append(lent)
         sent = poisoned(lent) if fault == "poisoned" else lent
         if self._server:
             self._desk[site] = (sent, b"", "")
@@ -213,4 +217,5 @@ def play(
         seconds,
         exchange.sent_bytes,
         exchange.refused,
+        exchange.lent,
     )

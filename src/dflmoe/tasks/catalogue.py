@@ -60,4 +60,4 @@ def scored_by(kind: Kind, metric: str | None) -> Kind:
     """
     if metric is None:
         return kind
-    return replace(kind, metric="AUROC", row_scores=classification.auroc_parts)
+    return replace(kind, metric="AUROC", row_scores=classification.auroc)

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, log_loss, roc_auc_score
 from torch import Tensor
 
 from dflmoe.errors import MissingExtraError
+from dflmoe.metrics.area import auroc_parts
 
 
 def right(said: Float[Tensor, "row class"], y: Int[Tensor, " row"]) -> NDArray[np.float64]:
@@ -18,23 +19,9 @@ def right(said: Float[Tensor, "row class"], y: Int[Tensor, " row"]) -> NDArray[n
     return right_
 
 
-def auroc_parts(said: Float[Tensor, "row class"], y: Int[Tensor, " row"]) -> NDArray[np.float64]:
-    """Return each row's part of the AUROC of the second of two classes; their mean is the AUROC.
-
-    A row's part is the AUROC plus the row's influence on it (the structural components of DeLong et
-    al., Biometrics 1988), so resampling rows, or patients, and taking means gives the AUROC's own
-    spread to first order. Where one class has no rows nothing can be told apart: all parts are 0.5.
-    """
-    score, true = said[:, 1].double().numpy(), (y == 1).numpy()
-    if true.all() or not true.any():
-        return np.full(len(true), 0.5)
-    higher, lower = score[true], score[~true]
-    wins = (higher[:, None] > lower).astype(np.float64) + 0.5 * (higher[:, None] == lower)
-    area = wins.mean()
-    parts = np.empty(len(true))
-    parts[true] = area + (wins.mean(1) - area) / true.mean()
-    parts[~true] = area + (wins.mean(0) - area) / (1 - true.mean())
-    return parts
+def auroc(said: Float[Tensor, "row class"], y: Int[Tensor, " row"]) -> NDArray[np.float64]:
+    """Return each row's part of the AUROC of the second of two classes (``metrics.area``)."""
+    return auroc_parts(said[:, 1].double().numpy(), (y == 1).numpy())
 
 
 def scores(said: Float[Tensor, "row class"], y: Int[Tensor, " row"]) -> dict[str, float | None]:

@@ -1,0 +1,1 @@
+"""What is lent can tell about patients: how much, measured before anybody else does."""
