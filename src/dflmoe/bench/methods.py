@@ -46,6 +46,11 @@ APART = Dials(align="paper", body="private", vouched=False, mixture_steps=60, ba
 PAYS = Dials(gate="selected", with_alone=True, hedge=True, mixture_steps=40, fading=0.5)
 ONCE = Ours("dflmoe, heads lent once", PAYS, charter=True, once=True)
 ROUNDS = Ours("dflmoe, averaged first", PAYS, charter=True, averages=True)
+ANCHORED = Ours(
+    "dflmoe, own networks and anchors",
+    replace(PAYS, align="anchored", body="private", vouched=False, with_alone=False),
+    once=True,
+)
 BEST = Ours("dflmoe", SHARED, APART, common=True, once=True)
 
 
@@ -61,6 +66,8 @@ def _control(ours: Ours, title: str, control: Control) -> Ours:
 
 
 OURS_BY_NAME: Mapping[str, Ours] = {
+    "anchored": ANCHORED,
+    "anchored_random": _control(ANCHORED, "anchored, random heads", "random"),
     "once": ONCE,
     "rounds": ROUNDS,
     "rounds_random": _control(ROUNDS, "averaged first, random heads", "random"),

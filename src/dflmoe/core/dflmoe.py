@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss, out_of_fold_losses
+from dflmoe.core.align import anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import HEDGED_AT, SERVES_AT, Bounds, difference, mixture_is_used
@@ -25,6 +26,9 @@ from dflmoe.types import Params, SiteId, generator
 
 WIDE_GRID = Training().weight_decays
 """Penalties of heads that are solved, where each costs next to nothing."""
+
+ANCHORS = "anchor features"
+"""What travels beside a head where feature spaces are brought together by anchors."""
 
 OWN_SAMPLES = 3
 """Bootstrap samples of the control ``self``; with more peers, several stand behind one head."""
@@ -83,7 +87,11 @@ class DFLMoE:
             state = replace(state, params={**state.params, **kept})
             return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lends))
         state = replace(state, params={**state.params, **trained})
-        return state, Lent(state.site, state.round, "head", width, folds.final(lends))
+        lent = folds.final(lends)
+        if self.dials.align == "anchored":
+            last = self._of_anchors(folds.final(trained["body"]), data)
+            lent = {**lent, ANCHORS: last}
+        return state, Lent(state.site, state.round, "head", width, lent)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -101,15 +109,16 @@ class DFLMoE:
         state = replace(state, experts=experts)
         own_head = self._at_home(state, heads, data, rng)
         widths = {site: experts[site].width for site in heads}
+        maps = self._maps(state, experts, data)
         if self.dials.control == "self":
-            widths = dict.fromkeys(heads, self.network.width)
+            widths, maps = dict.fromkeys(heads, self.network.width), {}
         alone = None
         if self.dials.with_alone and data.alone is not None:
             alone = data.crossfit.spread({"alone": data.alone})["alone"]
         mixed = fit_mixture(
             self.network,
             self.dials,
-            Invited(own_head, heads, widths, ages, alone),
+            Invited(own_head, heads, widths, ages, maps, alone),
             self._features(state.params["body"], data),
             body=state.params["body"],
             previous=state.params["mixture"],
@@ -119,6 +128,29 @@ class DFLMoE:
         params = {**state.params, "body": mixed.body, "mixture": mixed.params}
         state = replace(state, params=params)
         return state, self._judged(state, mixed, data)
+
+    def _of_anchors(self, body: Params, data: SiteData) -> Float[Tensor, "model place feature"]:
+        """Return the features of the anchors, as they are lent."""
+        if data.anchors is None:
+            raise ValueError("align='anchored' needs anchors, and the federation has none")
+        models = len(next(iter(body.values()))) if body else data.crossfit.splits
+        with torch.no_grad():
+            anchors = data.anchors.expand(models, *data.anchors.shape)
+            return anchor_features(stacked_call(self.network.body, body, anchors))
+
+    def _maps(
+        self, state: SiteState, experts: Mapping[SiteId, Expert], data: SiteData
+    ) -> dict[SiteId, Params]:
+        """Return the map from own features to those of each peer that lent its own of anchors."""
+        lent = {site: e.anchors for site, e in experts.items() if e.anchors is not None}
+        if self.dials.align != "anchored" or not lent:
+            return {}
+        own = self._of_anchors(state.params["body"], data)
+        fits = data.crossfit.fits
+        return {
+            site: anchored_map(own, theirs.repeat_interleave(fits, dim=0))
+            for site, theirs in sorted(lent.items())
+        }
 
     def _plan(self, *, averages: bool) -> Training:
         """Return how a round trains: after rounds of averaging, a head is trained to the end."""
@@ -248,7 +280,10 @@ class DFLMoE:
 
     def _newest(self, state: SiteState, inbox: Sequence[Lent]) -> dict[SiteId, Expert]:
         """Return the newest head of each peer; heads unheard for too long are dropped."""
-        heard = {m.site: Expert(m.tensors, m.width, state.round) for m in inbox}
+        heard = {}
+        for m in inbox:
+            head = {name: p for name, p in m.tensors.items() if name != ANCHORS}
+            heard[m.site] = Expert(head, m.width, state.round, m.tensors.get(ANCHORS))
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dflmoe.core.align import AlignKind
 from dflmoe.core.controls import Control
 from dflmoe.core.gate import GateKind
 from dflmoe.core.mixture import Pool
@@ -13,8 +14,9 @@ class Dials:
     """The choices that make one method of many.
 
     Attributes:
-        align: How features reach a borrowed head: ``paper`` learns transforms, ``shared`` passes
-            them on as they are.
+        align: How features reach a borrowed head: ``paper`` learns transforms from labelled rows,
+            ``anchored`` fits them to what sites lend of their features of public rows, ``shared``
+            passes features on as they are.
         body: ``private`` draws each site's initial weights from its own chance, ``seeded`` from
             the federation's seed.
         gate: How experts are weighed.
@@ -51,7 +53,7 @@ class Dials:
             with so few, chance would set aside more good heads than bad ones.
     """
 
-    align: Literal["paper", "shared"] = "shared"
+    align: AlignKind = "shared"
     body: Literal["private", "seeded"] = "seeded"
     gate: GateKind = "static"
     pool: Pool = "linear"

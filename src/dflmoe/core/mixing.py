@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dflmoe.core.algorithm import out_of_fold_losses
+from dflmoe.core.align import aligned
 from dflmoe.core.calibration import fit_shift, shift_pull, shifted, unshifted
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
@@ -40,6 +41,8 @@ class Invited:
         heads: The borrowed heads of every fit.
         widths: Input width of each borrowed head.
         ages: Own rounds since each was last heard.
+        maps: From own features to those that each expects, where that is not left as it is or
+            learnt here.
         alone: What the site's best model without any peer says of every row, if it takes part.
     """
 
@@ -47,6 +50,7 @@ class Invited:
     heads: Mapping[SiteId, Params]
     widths: Mapping[SiteId, int]
     ages: Mapping[SiteId, int] = field(default_factory=dict)
+    maps: Mapping[SiteId, Params] = field(default_factory=dict)
     alone: Float[Tensor, "model row class ..."] | None = None
 
     @property
@@ -149,6 +153,8 @@ class _Mixer:
             seen = features
             if self.dials.align == "paper":
                 seen = transformed(params, name, features)
+            elif name in self.invited.maps:
+                seen = aligned(self.invited.maps[name], features)
             said.append(stacked_call(self.network.head, self.invited.heads[name], seen))
         tokens = torch.stack(said, dim=2)
         return tokens if self.dials.pool == "logits" else self.task.said(tokens, 3)

@@ -178,11 +178,19 @@ class Lent:
 
 @dataclass(frozen=True)
 class Expert:
-    """A head in use in somebody's mixture, and the own round in which it was last heard."""
+    """A head in use in somebody's mixture.
+
+    Attributes:
+        head: Its parameters.
+        width: Its input width.
+        heard: The own round in which it was last heard.
+        anchors: The lender's features of the anchors, ``[split, place, feature]``, if it lent them.
+    """
 
     head: Params
     width: int
     heard: int
+    anchors: Float[Tensor, "split place feature"] | None = None
 
 
 @dataclass(frozen=True)
