@@ -1,6 +1,7 @@
 """The report says what the intervals say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,20 @@ def test_three_classes_have_no_operating_point() -> None:
     assert found.sites[0].safety is not None
     assert found.sites[0].safety.newly_missed is None
     render(found)
+
+
+def test_a_head_that_helps_nobody_is_named_and_a_good_one_is_not() -> None:
+    study = made_study(rows=80, sites=3)
+    misled = replace(study.sites[0], y=1 - study.sites[0].y)
+    study = replace(study, sites=(misled, *study.sites[1:]))
+    found = run(study, Options(folds=2, repeats=1, resamples=100))
+    assert found is not None
+    useless = [warning for warning in found.warnings if "helped nobody" in warning]
+    assert len(useless) == 1
+    assert misled.name in useless[0]
+    for site in found.sites:
+        assert set(site.head_worth) == {peer.name for peer in study.sites} - {site.name}
+    assert found.sites[1].head_worth["site2"] > 0 > found.sites[1].head_worth["site0"]
 
 
 def test_the_published_method_is_played_beside_its_controls() -> None:

@@ -55,6 +55,7 @@ class Repeat:
         split: The split in which each row was tested.
         tested: By arm, then site.
         shares: Mean weight of each expert at each site.
+        worth: What the mixture's out-of-fold log-loss would rise by without each peer's head.
         used: How often the guard let the mixture serve.
         quarantined: How often a peer's head was set aside.
         chosen: How often logistic regression was the better model alone.
@@ -68,6 +69,7 @@ class Repeat:
     split: dict[SiteId, NDArray[np.int64]] = field(default_factory=dict)
     tested: dict[str, dict[SiteId, Tested]] = field(default_factory=dict)
     shares: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
+    worth: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
     used: dict[SiteId, float] = field(default_factory=dict)
     quarantined: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
     chosen: dict[SiteId, float] = field(default_factory=dict)
@@ -148,6 +150,7 @@ def play_repeat(
     for name, outcomes in played.outcomes.items():
         last = outcomes[-1]
         repeat.shares[name] = {peer: float(w.mean()) for peer, w in last.share.items()}
+        repeat.worth[name] = {peer: float(w.mean()) for peer, w in last.worth.items()}
         repeat.used[name] = float(last.used.float().mean())
         repeat.quarantined[name] = {
             peer: float(q.float().mean()) for peer, q in last.quarantined.items()

@@ -12,7 +12,7 @@ from dflmoe.pilot.arms import ARMS, CONTROLS, Repeat
 from dflmoe.pilot.cost import Prices, cost, fedavg_words
 from dflmoe.pilot.plan import Options, Plan
 from dflmoe.pilot.safety import safety
-from dflmoe.pilot.scores import Floats, Scored, mean_shares, score, value
+from dflmoe.pilot.scores import Floats, Scored, means, score, value
 from dflmoe.report.schema import SMALL_CELL, Curve, Report, RowsPoint, Safety, Site
 from dflmoe.report.verdict import verdict
 from dflmoe.types import SiteId
@@ -107,7 +107,8 @@ def _site(study: Study, options: Options, one: Scored, repeats: Sequence[Repeat]
             for c, n in zip(study.classes, counts, strict=True)
         },
         rows=len(one.site.y),
-        gate_share=mean_shares([r.shares[name] for r in repeats]),
+        gate_share=means([r.shares[name] for r in repeats]),
+        head_worth=means([r.worth[name] for r in repeats]),
         logistic_share=float(np.mean([r.chosen[name] for r in repeats])),
         safe=safety(study, options, one, repeats),
     )
@@ -126,6 +127,7 @@ def _mean(study: Study, scored: Sequence[Scored], sites: Sequence[Site]) -> Site
         class_counts={c: int(n) for c, n in zip(study.classes, counts, strict=True)},
         rows=sum(site.rows for site in sites),
         gate_share={"own": own, "peers": 1 - own},
+        head_worth={},
         logistic_share=None,
         safe=None,
     )
@@ -140,6 +142,7 @@ def _compared(
     class_counts: dict[str, int | None],
     rows: int,
     gate_share: dict[str, float],
+    head_worth: dict[str, float],
     logistic_share: float | None,
     safe: Safety | None,
 ) -> Site:
@@ -161,6 +164,7 @@ def _compared(
         within_split_gain=value(interval(within["federated"] - within["alone"])),
         verdict=verdict(gain, control_gain, fewest),
         gate_share=gate_share,
+        head_worth=head_worth,
         logistic_share=logistic_share,
         safety=safe,
     )
@@ -189,6 +193,14 @@ def _warnings(study: Study, repeats: Sequence[Repeat], options: Options, plan: P
             f"be judged by its predictions: only its form, its norm and a cap on its weight "
             f"protect the site, and the guard sees large harm only."
         )
+    worths = [means([r.worth[site.name] for r in repeats]) for site in study.sites]
+    for lender in (site.name for site in study.sites):
+        found = [worth[lender] for worth in worths if lender in worth]
+        if found and max(found) <= 0:
+            warnings.append(
+                f"The head lent by {lender} helped nobody: without it every other site's mixture "
+                f"would have been as good or better out of fold."
+            )
     return warnings
 
 

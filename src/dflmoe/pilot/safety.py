@@ -11,7 +11,7 @@ from dflmoe.metrics.clinical import brier, calibration_error, reliability
 from dflmoe.metrics.resampling import auc_samples, interval
 from dflmoe.pilot.arms import Repeat
 from dflmoe.pilot.plan import Options
-from dflmoe.pilot.scores import Floats, Scored, mean_shares, value
+from dflmoe.pilot.scores import Floats, Scored, means, value
 from dflmoe.report.schema import SMALL_CELL, Point, Rehearsal, Reliability, Safety, Subgroup, Value
 from dflmoe.report.verdict import MIN_CASES
 
@@ -56,7 +56,7 @@ def safety(study: Study, options: Options, one: Scored, repeats: Sequence[Repeat
         net_correct_per_100=None if one.net_correct is None else value(interval(one.net_correct)),
         subgroups=_subgroups(one, repeats),
         fallback_share=1 - float(np.mean([r.used[site.name] for r in repeats])),
-        set_aside=mean_shares([r.quarantined[site.name] for r in repeats]),
+        set_aside=means([r.quarantined[site.name] for r in repeats]),
         rehearsal=_rehearsal(one, repeats),
     )
 

@@ -61,9 +61,9 @@ def _right(site: SiteRows, repeat: Repeat, arm: str) -> Floats:
     return right
 
 
-def mean_shares(shares: Sequence[dict[SiteId, float]]) -> dict[SiteId, float]:
-    """Return the mean of shares over repeats."""
-    return {name: float(np.mean([s.get(name, 0.0) for s in shares])) for name in shares[0]}
+def means(found: Sequence[dict[SiteId, float]]) -> dict[SiteId, float]:
+    """Return the mean of each over repeats."""
+    return {name: float(np.mean([s.get(name, 0.0) for s in found])) for name in found[0]}
 
 
 def value(i: Interval) -> Value:

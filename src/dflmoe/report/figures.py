@@ -82,7 +82,7 @@ def _gains(report: Report, figure: Figure) -> None:
 
 
 def _gate(report: Report, figure: Figure) -> None:
-    """Draw who listens to whom as a heat map."""
+    """Draw who listens to whom as a heat map, and what each head is worth there."""
     axes = figure.add_subplot()
     names = [site.name for site in report.sites]
     shares = [[site.gate_share.get(name, 0.0) for name in names] for site in report.sites]
@@ -90,7 +90,9 @@ def _gate(report: Report, figure: Figure) -> None:
     for r, row in enumerate(shares):
         for c, share in enumerate(row):
             dark = share > 0.5  # noqa: PLR2004 - white on the darker half
-            axes.text(c, r, f"{share:.2f}", ha="center", va="center", color="w" if dark else INK)
+            worth = report.sites[r].head_worth.get(names[c])
+            text = f"{share:.2f}" if worth is None else f"{share:.2f}\n({worth:+.4f})"
+            axes.text(c, r, text, ha="center", va="center", color="w" if dark else INK)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("weight of the head lent by")

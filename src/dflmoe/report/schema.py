@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SMALL_CELL = 5
 """Cells with fewer patients are not shown."""
 
@@ -106,6 +106,7 @@ class Site(Section):
     within_split_gain: Value | None
     verdict: Verdict
     gate_share: dict[str, float]
+    head_worth: dict[str, float] = {}
     logistic_share: float | None
     safety: Safety | None
 
