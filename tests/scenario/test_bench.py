@@ -13,8 +13,9 @@ from tests.made import experiment
 
 from dflmoe.bench.experiment import Experiment, RunSetting, load, shipped
 from dflmoe.bench.methods import names, title
-from dflmoe.bench.record import path_of, stored
+from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
+from dflmoe.bench.safety import safety
 from dflmoe.bench.summary import summarise
 from dflmoe.errors import ExperimentError
 
@@ -258,3 +259,39 @@ def test_heads_of_a_charter_are_lent_by_sites_of_different_networks(tmp_path: Pa
     assert by_method["rounds"].site_bytes > by_method["once"].site_bytes
     assert by_method["rounds"].loss_gain is not None
     assert by_method["local"].loss_gain is None
+
+
+def record_of(
+    setting: RunSetting, values: dict[str, float], free: dict[str, float] | None = None
+) -> RunRecord:
+    """Return a record of made-up scores of one patient a site."""
+    sites = tuple(
+        SiteScore(
+            name=name, network="mlp", train_rows=10, test_rows=1, groups={0: (value, 1)}, scores={},
+            sent_bytes=0, heads_used=None if free is None else True,
+            unguarded=None if free is None else free[name],
+        )
+        for name, value in values.items()
+    )  # fmt: skip
+    return RunRecord(
+        digest=setting.digest, setting=setting, status="done", metric="accuracy", sites=sites
+    )
+
+
+def test_no_worse_than_alone_is_counted_site_by_site_and_seed_by_seed(tmp_path: Path) -> None:
+    _, settings = planned(experiment(tmp_path, methods=("local", "best")))
+    by_method = {m: [s for s in settings if s.method == m] for m in ("local", "best")}
+    alone = {"a": 0.5, "b": 0.5}
+    records = [record_of(s, alone) for s in by_method["local"]]
+    first, second = by_method["best"]
+    records.append(record_of(first, {"a": 0.6, "b": 0.45}, {"a": 0.6, "b": 0.45}))
+    records.append(record_of(second, {"a": 0.5, "b": 0.5}, {"a": 0.7, "b": 0.4}))
+    found = safety(records, "best")
+    assert found is not None
+    assert (found.cases, found.sites) == (4, 2)
+    assert found.mean == pytest.approx(1.25)  # +10, -5, 0 and 0 points
+    assert found.worse == 0.25
+    assert found.worse_at_most == 0.5  # all of it at one of two sites
+    assert found.gaining == 1  # a, by 15 points over seeds, of which 5 are served
+    assert found.kept == pytest.approx(1 / 3, abs=1e-3)
+    assert safety(records[:2], "best") is None

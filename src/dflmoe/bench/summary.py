@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from dflmoe.bench.experiment import Experiment, RunSetting
 from dflmoe.bench.methods import LOCAL, needs, paper, title
 from dflmoe.bench.record import RunRecord, SiteScore
+from dflmoe.bench.safety import Safety, safety
 from dflmoe.metrics.crossed import Floats, Resamples, resamples, score_samples
 from dflmoe.metrics.resampling import interval
 from dflmoe.tasks import UNITS
@@ -126,6 +127,7 @@ class Summary(BaseModel, frozen=True, extra="forbid"):
     quick: bool
     planned: int
     tables: tuple[TaskTable, ...]
+    safety: Safety | None = None
     failures: tuple[Failure, ...]
     software: tuple[str, ...]
     compute_hours: float
@@ -165,6 +167,7 @@ def summarise(
         quick=any(setting.quick for setting in settings),
         planned=len(settings),
         tables=tuple(tables),
+        safety=safety(done, experiment.reference),
         failures=tuple(
             Failure(label=r.setting.label, reason=r.reason) for r in records if r.status == "failed"
         ),

@@ -176,6 +176,15 @@ def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
     console = terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
     for table in summary.tables:
         console.print(_table(table))
+    if summary.safety is not None:
+        found = summary.safety
+        kept = "" if found.kept is None else f"; the guard keeps {found.kept:.0%} of true gains"
+        console.print(
+            f"Against alone, {found.cases} cases: mean {found.mean:+.1f} points, one in twenty "
+            f"below {found.fifth:+.1f}, {found.worse:.0%} worse by more than 2 (at most "
+            f"{found.worse_at_most:.0%}){kept}.",
+            markup=False,
+        )
     for failure in summary.failures:
         console.print(f"failed: {failure.label}: {failure.reason}", markup=False)
     typer.echo(f"Page: {page}")
