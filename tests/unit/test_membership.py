@@ -78,12 +78,12 @@ def attacked(training: Training, averaging: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("averaging", [0, 1], ids=["head", "fits"])
-def test_a_head_that_memorised_its_rows_leaks_and_one_that_stopped_early_does_not(
+def test_a_head_that_memorised_its_rows_leaks_more_than_one_that_stopped_early(
     averaging: int,
 ) -> None:
     greedy = Training((1e-4,), 0.05, max_steps=400, judge_every=400, early_stopping=False)
     careful = Training((1e-4,), 0.05, max_steps=400, judge_every=10)
     memorised, stopped = attacked(greedy, averaging), attacked(careful, averaging)
+    assert memorised["loss threshold"] > 0.7
     for attack in ATTACKS:
-        assert memorised[attack] > 0.7
-        assert stopped[attack] < 0.6
+        assert memorised[attack] > stopped[attack] + 0.05
