@@ -51,6 +51,11 @@ ANCHORED = Ours(
     replace(PAYS, align="anchored", body="private", vouched=False, with_alone=False),
     once=True,
 )
+TAUGHT = Ours(
+    "dflmoe, taught by opinions",
+    replace(ANCHORED.dials, distil=1.0, with_alone=True),
+    once=True,
+)
 BEST = Ours("dflmoe", SHARED, APART, common=True, once=True)
 
 
@@ -68,6 +73,8 @@ def _control(ours: Ours, title: str, control: Control) -> Ours:
 OURS_BY_NAME: Mapping[str, Ours] = {
     "anchored": ANCHORED,
     "anchored_random": _control(ANCHORED, "anchored, random heads", "random"),
+    "taught": TAUGHT,
+    "taught_random": _control(TAUGHT, "taught, random heads", "random"),
     "once": ONCE,
     "rounds": ROUNDS,
     "rounds_random": _control(ROUNDS, "averaged first, random heads", "random"),

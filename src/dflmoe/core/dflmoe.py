@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,8 +18,8 @@ from dflmoe.core.align import anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import HEDGED_AT, SERVES_AT, Bounds, difference, mixture_is_used
-from dflmoe.core.mixing import ALONE, OWN, Invited, Mixed, fit_mixture
-from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
+from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
+from dflmoe.core.site import EVERY, CrossFit, Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.task import log_halves, over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
@@ -27,8 +28,8 @@ from dflmoe.types import Params, SiteId, generator
 WIDE_GRID = Training().weight_decays
 """Penalties of heads that are solved, where each costs next to nothing."""
 
-ANCHORS = "anchor features"
-"""What travels beside a head where feature spaces are brought together by anchors."""
+ANCHORS, OPINION = "anchor features", "anchor opinion"
+"""What travels beside a head: features of public rows, and what the site says of them."""
 
 OWN_SAMPLES = 3
 """Bootstrap samples of the control ``self``; with more peers, several stand behind one head."""
@@ -89,8 +90,9 @@ class DFLMoE:
         state = replace(state, params={**state.params, **trained})
         lent = folds.final(lends)
         if self.dials.align == "anchored":
-            last = self._of_anchors(folds.final(trained["body"]), data)
-            lent = {**lent, ANCHORS: last}
+            lent = {**lent, ANCHORS: anchor_features(self._of_anchors(trained["body"], data, -1))}
+        if self.dials.distil:
+            lent = {**lent, OPINION: self._opinion(trained, lends, data)}
         return state, Lent(state.site, state.round, "head", width, lent)
 
     def absorb(
@@ -112,13 +114,16 @@ class DFLMoE:
         maps = self._maps(state, experts, data)
         if self.dials.control == "self":
             widths, maps = dict.fromkeys(heads, self.network.width), {}
-        alone = None
+        said = {}
         if self.dials.with_alone and data.alone is not None:
-            alone = data.crossfit.spread({"alone": data.alone})["alone"]
+            said[ALONE] = data.alone
+        opinions = [e.opinion for _, e in sorted(experts.items()) if e.opinion is not None]
+        if self.dials.distil and opinions:
+            said[TAUGHT] = self._taught(state, opinions, data, rng)
         mixed = fit_mixture(
             self.network,
             self.dials,
-            Invited(own_head, heads, widths, ages, maps, alone),
+            Invited(own_head, heads, widths, ages, maps, data.crossfit.spread(said)),
             self._features(state.params["body"], data),
             body=state.params["body"],
             previous=state.params["mixture"],
@@ -129,14 +134,50 @@ class DFLMoE:
         state = replace(state, params=params)
         return state, self._judged(state, mixed, data)
 
-    def _of_anchors(self, body: Params, data: SiteData) -> Float[Tensor, "model place feature"]:
-        """Return the features of the anchors, as they are lent."""
+    def _of_anchors(
+        self, body: Params, data: SiteData, fit: int | None = None
+    ) -> Float[Tensor, "model anchor feature ..."]:
+        """Return the features of the anchors under the bodies of all fits, or of one."""
+        folds = data.crossfit
         if data.anchors is None:
-            raise ValueError("align='anchored' needs anchors, and the federation has none")
-        models = len(next(iter(body.values()))) if body else data.crossfit.splits
+            raise ValueError("anchors are needed to align by them or to distil, and there are none")
+        if fit is not None:
+            body = {name: p[:, fit] for name, p in folds.by_fit(body).items()}
+        models = folds.splits * (folds.fits if fit is None else 1)
         with torch.no_grad():
-            anchors = data.anchors.expand(models, *data.anchors.shape)
-            return anchor_features(stacked_call(self.network.body, body, anchors))
+            return stacked_call(
+                self.network.body, body, data.anchors.expand(models, *data.anchors.shape)
+            )
+
+    def _opinion(
+        self, trained: Mapping[str, Params], head: Params, data: SiteData
+    ) -> Float[Tensor, "split anchor class ..."]:
+        """Return what the final fit says of the anchors: probabilities, or images."""
+        features = self._of_anchors(trained["body"], data, -1)
+        with torch.no_grad():
+            raw = stacked_call(self.network.head, data.crossfit.final(head), features)
+        said = data.task.said(raw, 2)
+        return said if data.y.is_floating_point() else said.exp()
+
+    def _taught(
+        self,
+        state: SiteState,
+        opinions: Sequence[Float[Tensor, "split anchor class ..."]],
+        data: SiteData,
+        rng: torch.Generator,
+    ) -> Float[Tensor, "split row class ..."]:
+        """Return what the own network says when it also learns the peers' mean opinion of anchors.
+
+        Hinton et al., Distilling the Knowledge in a Neural Network, 2015. The peers never saw the
+        site's rows, so out-of-fold predictions stay what they say; what comes of it stays at home.
+        """
+        soft = torch.stack(list(opinions)).mean(0)
+        start = self.init(state.site, data, rng).params
+        told = with_opinion(data, soft, self.network.classes, self.dials.distil)
+        batch = None if self.training.batch is None else 2 * self.training.batch
+        plan = replace(self.tuning or self.training, batch=batch)
+        taught = self._trained(start, told, rng, plan)
+        return self.own_log_probs(replace(state, params=taught), data)
 
     def _maps(
         self, state: SiteState, experts: Mapping[SiteId, Expert], data: SiteData
@@ -145,7 +186,7 @@ class DFLMoE:
         lent = {site: e.anchors for site, e in experts.items() if e.anchors is not None}
         if self.dials.align != "anchored" or not lent:
             return {}
-        own = self._of_anchors(state.params["body"], data)
+        own = anchor_features(self._of_anchors(state.params["body"], data))
         fits = data.crossfit.fits
         return {
             site: anchored_map(own, theirs.repeat_interleave(fits, dim=0))
@@ -282,8 +323,9 @@ class DFLMoE:
         """Return the newest head of each peer; heads unheard for too long are dropped."""
         heard = {}
         for m in inbox:
-            head = {name: p for name, p in m.tensors.items() if name != ANCHORS}
-            heard[m.site] = Expert(head, m.width, state.round, m.tensors.get(ANCHORS))
+            beside = {name: m.tensors.get(name) for name in (ANCHORS, OPINION)}
+            head = {name: p for name, p in m.tensors.items() if name not in beside}
+            heard[m.site] = Expert(head, m.width, state.round, beside[ANCHORS], beside[OPINION])
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 
@@ -303,7 +345,11 @@ class DFLMoE:
         own = self.own_log_probs(state, data) if data.alone is None else data.alone
         mixture = folds.out_of_fold(mixed.log_probs)
         served, used = self._served(own, mixture, data)
-        home = {OWN: state.site, ALONE: f"{state.site} (own network)"}
+        home = {
+            OWN: state.site,
+            ALONE: f"{state.site} (own network)",
+            TAUGHT: f"{state.site} (taught by peers)",
+        }
         names = [home.get(name, name) for name in mixed.names]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
         share = (folds.out_of_fold(over_places(mixed.weights)) * shown[..., None]).sum(1)
@@ -358,3 +404,34 @@ class DFLMoE:
 def mean_of(heads: Sequence[Params]) -> Params:
     """Return the mean of heads of one shape."""
     return {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}
+
+
+def with_opinion(
+    data: SiteData, opinion: Float[Tensor, "split anchor class ..."], classes: int, weight: float
+) -> SiteData:
+    """Return a site's rows and, as if it were rows of its own, the anchors with an opinion of them.
+
+    Args:
+        data: The site's rows; one split, as an opinion may be another in each.
+        opinion: Probabilities of the anchors' classes, or their images.
+        classes: Number of classes, or channels.
+        weight: Of all anchors together, against all training rows.
+    """
+    anchors, folds = data.anchors, data.crossfit
+    if anchors is None or folds.splits != 1:
+        raise ValueError("to distil, a site needs anchors and has one split")
+    count = len(anchors)
+    each = weight * float((folds.fold >= 0).sum()) / count
+    own = torch.ones(folds.fold.shape) if data.times is None else data.times.float()
+    y = data.y
+    if not y.is_floating_point():
+        y = F.one_hot(y, classes).movedim(-1, 1).float()
+    return replace(
+        data,
+        x=torch.cat([data.x, anchors[None]], dim=1),
+        y=torch.cat([y, opinion[0]]),
+        crossfit=CrossFit(torch.cat([folds.fold, torch.full((1, count), EVERY)], dim=1)),
+        group=torch.cat([data.group, data.group.max() + 1 + torch.arange(count)]),
+        times=torch.cat([own, torch.full((1, count), each)], dim=1),
+        alone=None,
+    )

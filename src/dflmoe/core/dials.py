@@ -28,6 +28,8 @@ class Dials:
             Until then a site serves what it has alone.
         with_alone: What the site has without any peer is an expert of its mixture, beside the head
             that it lends; for sites whose own network is another than the one whose heads are lent.
+        distil: How much the peers' opinion of public rows weighs against the own rows when the own
+            network is trained once more, as an expert of its mixture; 0 for not at all.
         control: Replaces the peers' knowledge by something without any.
         guard: Set aside heads on evidence of harm, and fall back to the own model likewise.
         hedge: Move only as far as the evidence goes: on evidence of benefit the mixture serves, on
@@ -60,6 +62,7 @@ class Dials:
     restart: Literal["own", "consensus"] = "own"
     averaging: int = 0
     with_alone: bool = False
+    distil: float = 0.0
     control: Control = "none"
     guard: bool = True
     hedge: bool = False

@@ -25,8 +25,8 @@ from dflmoe.types import Params, SiteId
 OWN = "own"
 """Name of the site's own head among its experts; it always comes first."""
 
-ALONE = "alone"
-"""Name of what the site has without any peer, where it is an expert too; it comes second."""
+ALONE, TAUGHT = "alone", "taught"
+"""Names of what the site has without any peer, and of its network taught by peers, as experts."""
 
 UNSELECTED = 1e-9
 """Weight of an expert that was not selected: none, but its logarithm is finite."""
@@ -43,7 +43,7 @@ class Invited:
         ages: Own rounds since each was last heard.
         maps: From own features to those that each expects, where that is not left as it is or
             learnt here.
-        alone: What the site's best model without any peer says of every row, if it takes part.
+        said: What other models of the site's own say of every row, by name.
     """
 
     own: Params
@@ -51,12 +51,12 @@ class Invited:
     widths: Mapping[SiteId, int]
     ages: Mapping[SiteId, int] = field(default_factory=dict)
     maps: Mapping[SiteId, Params] = field(default_factory=dict)
-    alone: Float[Tensor, "model row class ..."] | None = None
+    said: Mapping[str, Float[Tensor, "model row class ..."]] = field(default_factory=dict)
 
     @property
     def home(self) -> list[str]:
         """The experts that are the site's own."""
-        return [OWN] if self.alone is None else [OWN, ALONE]
+        return [OWN, *self.said]
 
     @property
     def names(self) -> list[str]:
@@ -95,7 +95,7 @@ class _View:
     features: Float[Tensor, "model row feature ..."]
     own: Float[Tensor, "model row class ..."]
     tokens: Float[Tensor, "model row expert class ..."]
-    alone: Float[Tensor, "model row class ..."] | None
+    said: Sequence[Float[Tensor, "model row class ..."]]
 
     def at(self, pick: Int[Tensor, "model pick"]) -> "_View":
         """Return some of the rows."""
@@ -105,7 +105,7 @@ class _View:
             self.features[model, pick],
             self.own[model, pick],
             self.tokens[model, pick],
-            None if self.alone is None else self.alone[model, pick],
+            [one[model, pick] for one in self.said],
         )
 
 
@@ -145,10 +145,10 @@ class _Mixer:
         return self.dials.move_body and not self.network.common
 
     def tokens(
-        self, params: Params, features: Tensor, own: Tensor, alone: Tensor | None
+        self, params: Params, features: Tensor, own: Tensor, others: Sequence[Tensor]
     ) -> Float[Tensor, "model row expert class ..."]:
         """Return what every expert says, the site's own first."""
-        said = [own] if alone is None else [own, alone]
+        said = [own, *others]
         for name in sorted(self.invited.heads):
             seen = features
             if self.dials.align == "paper":
@@ -166,7 +166,7 @@ class _Mixer:
             features = stacked_call(self.network.body, part_of(params, "body"), view.x)
             own = stacked_call(self.network.head, self.invited.own, features)
         if self.moves or self.dials.align == "paper":
-            tokens = self.tokens(params, features, own, view.alone)
+            tokens = self.tokens(params, features, own, view.said)
         scores = gate_scores(params, self.invited.names, self.task.query(features), tokens)
         log_weights = self.weighed(scores, self.available)
         log_probs = self.task.pooled(tokens, log_weights, self.dials.pool)
@@ -233,11 +233,12 @@ def fit_mixture(
     every = torch.ones(models, len(invited.names), dtype=torch.bool)
     mixer = _Mixer(network, dials, data.task, invited, every, _prior(invited, dials, models))
     params = mixer.start(previous, body)
+    others = list(invited.said.values())
     with torch.no_grad():
         own = stacked_call(network.head, invited.own, features)
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
-        tokens = mixer.tokens(params, features, own, invited.alone)
+        tokens = mixer.tokens(params, features, own, others)
     if dials.guard and invited.heads:
         admitted = _admitted(tokens, data, weight, len(invited.home), dials)
         mixer = replace(mixer, available=admitted)
@@ -249,7 +250,7 @@ def fit_mixture(
     x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else features
     row = torch.arange(len(data.y)).expand(models, -1)
     y = data.y.expand(models, *data.y.shape)
-    everything = _View(x, features, own, tokens, invited.alone)
+    everything = _View(x, features, own, tokens, others)
     optimiser = adam(params, dials.mixture_rate) if params else None
     for _ in range(dials.mixture_steps):
         if optimiser is None:

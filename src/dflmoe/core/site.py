@@ -49,12 +49,17 @@ class Network:
     common: bool = False
 
 
+EVERY = -2
+"""The fold of rows that are not the site's own: public ones, with the peers' opinion of them."""
+
+
 @dataclass(frozen=True)
 class CrossFit:
     """Which rows each fit learns from, for every split.
 
     Attributes:
-        fold: The fold of a training row, 0 to K-1; -1 for a test row of the split.
+        fold: The fold of a training row, 0 to K-1; -1 for a test row of the split; ``EVERY`` for a
+            row that every fit learns from and none is judged by.
     """
 
     fold: Int[Tensor, "split row"]
@@ -79,7 +84,7 @@ class CrossFit:
         """Whether a fit learns from a row."""
         left_out = torch.arange(self.fits)[None, :, None]
         fold = self.fold[:, None, :]
-        return (fold >= 0) & (fold != left_out)
+        return (fold >= 0) & (fold != left_out) | (fold == EVERY)
 
     @cached_property
     def judges(self) -> Bool[Tensor, "split fit row"]:
@@ -126,7 +131,7 @@ class SiteData:
         alone: Log probabilities of the best model that the site has without any peer: out of fold
             on training rows, plain elsewhere. The guard falls back to it; without it, to the own
             head.
-        times: How often a row counts (a bootstrap sample); ``None`` for once.
+        times: How often a row counts (a bootstrap sample, or a weight); ``None`` for once.
         task: What is predicted.
         anchors: Inputs without labels that all sites hold; ``None`` where there are none.
     """
@@ -136,7 +141,7 @@ class SiteData:
     crossfit: CrossFit
     group: Int[Tensor, " row"]
     alone: Float[Tensor, "split row class ..."] | None = None
-    times: Int[Tensor, "split row"] | None = None
+    times: Shaped[Tensor, "split row"] | None = None
     task: Task = LABELS
     anchors: Float[Tensor, "anchor ..."] | None = None
 
@@ -184,13 +189,15 @@ class Expert:
         head: Its parameters.
         width: Its input width.
         heard: The own round in which it was last heard.
-        anchors: The lender's features of the anchors, ``[split, place, feature]``, if it lent them.
+        anchors: The lender's features of the anchors, if it lent them.
+        opinion: What it says of the anchors: probabilities, or images.
     """
 
     head: Params
     width: int
     heard: int
     anchors: Float[Tensor, "split place feature"] | None = None
+    opinion: Float[Tensor, "split anchor class ..."] | None = None
 
 
 @dataclass(frozen=True)

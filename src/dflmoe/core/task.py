@@ -41,7 +41,7 @@ class Task(Protocol):
 
         Args:
             said: Predictions, or what a head puts out.
-            y: What came true, ``[model, row, ...]``.
+            y: What came true, ``[model, row, ...]``, or probabilities of it.
         """
         ...
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,11 +30,12 @@ class Pixels:
     def losses(
         self,
         said: Float[Tensor, "model row class height width"],
-        y: Int[Tensor, "model row height width"],
+        y: Shaped[Tensor, "model row ..."],
     ) -> Float[Tensor, "model row"]:
         """See ``Task.losses``."""
         log_probs = F.log_softmax(said, dim=2).flatten(0, 1).flatten(2)
-        target = F.one_hot(y.flatten(0, 1).flatten(1), said.shape[2]).transpose(1, 2)
+        target = y if y.is_floating_point() else F.one_hot(y, said.shape[2]).movedim(-1, 2)
+        target = target.flatten(0, 1).flatten(2)
         entropy = -(log_probs * target).sum(1).mean(1)
         probs, true = log_probs[:, 1:].exp(), target[:, 1:]
         overlap = (2 * (probs * true).sum(2) + 1) / (probs.sum(2) + true.sum(2) + 1)
