@@ -295,3 +295,13 @@ def test_no_worse_than_alone_is_counted_site_by_site_and_seed_by_seed(tmp_path: 
     assert found.gaining == 1  # a, by 15 points over seeds, of which 5 are served
     assert found.kept == pytest.approx(1 / 3, abs=1e-3)
     assert safety(records[:2], "best") is None
+
+
+@pytest.mark.parametrize(("steps", "settled"), [(20, False), (2000, True)])
+def test_a_table_says_whether_the_baseline_had_stopped_by_itself(
+    tmp_path: Path, steps: int, settled: bool
+) -> None:
+    chosen, settings = planned(experiment(tmp_path, methods=("local",), steps=steps))
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    (table,) = summarise(chosen, settings, records).tables
+    assert table.settled == (1.0 if settled else 0.0)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.logistic import LogisticOnly
@@ -16,7 +17,7 @@ from dflmoe.bench.federation import Federation, federation
 from dflmoe.bench.leaks import leaks
 from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
-from dflmoe.core.algorithm import SERVER, Algorithm
+from dflmoe.core.algorithm import SERVER, Algorithm, Outcome
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network, SiteData
@@ -43,7 +44,7 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
         played, rounds = _played(setting, sites, root)
         told = _told(setting, sites, played)
         scores = tuple(
-            _scored(sites, name, played, told.get(name, {}))
+            _scored(sites, name, played, setting, told.get(name, {}))
             for name in sites.data
             if _stays(name, setting, sites)
         )
@@ -212,7 +213,13 @@ def _weather(setting: RunSetting, sites: Federation, rounds: int) -> Weather:
     return Weather(setting.condition.lost, gone, setting.seed)
 
 
-def _scored(sites: Federation, name: SiteId, played: Played, told: Mapping[str, Leak]) -> SiteScore:
+def _scored(
+    sites: Federation,
+    name: SiteId,
+    played: Played,
+    setting: RunSetting,
+    told: Mapping[str, Leak],
+) -> SiteScore:
     """Return a site's scores on its test rows."""
     data, outcome = sites.data[name], played.outcomes[name][-1]
     test = data.crossfit.fold[0] < 0
@@ -239,5 +246,13 @@ def _scored(sites: Federation, name: SiteId, played: Played, told: Mapping[str, 
         heads_used=bool(outcome.used[0]) if guarded else None,
         losses={int(p): round(float(losses[people == p].sum()), 5) for p in np.unique(people)},
         leaks={attack: Leak(round(a, 4), round(e, 4)) for attack, (a, e) in told.items()},
+        settled=_settled(outcome, setting) if setting.method == LOCAL else None,
         unguarded=None if unguarded is None else round(float(unguarded), 5),
     )
+
+
+def _settled(outcome: Outcome, setting: RunSetting) -> bool:
+    """Return whether training stopped by itself; a head that is solved always has."""
+    learning = setting.task.learning
+    looks = int(torch.isfinite(outcome.curve[0]).sum())
+    return looks < 1 + -(-learning.steps // learning.judge_every)

@@ -29,6 +29,7 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
         heads_used: Whether borrowed heads serve (``None`` for methods without a guard).
         losses: For each tested patient the sum of the task's loss over its rows.
         leaks: What each attack on all that the site lent tells of who was among its training rows.
+        settled: Whether a network trained alone stopped by itself before its steps ran out.
         unguarded: The score of the mixture, whether the guard let it serve or not.
     """
 
@@ -43,6 +44,7 @@ class SiteScore(BaseModel, frozen=True, extra="forbid"):
     losses: dict[int, float] = {}
     unguarded: float | None = None
     leaks: dict[str, Leak] = {}
+    settled: bool | None = None
 
     @property
     def value(self) -> float:

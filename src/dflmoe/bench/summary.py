@@ -73,7 +73,13 @@ class MethodRow(BaseModel, frozen=True, extra="forbid"):
 
 
 class TaskTable(BaseModel, frozen=True, extra="forbid"):
-    """One task under one condition."""
+    """One task under one condition.
+
+    Attributes:
+        settled: How often the network trained alone stopped by itself before its steps ran out.
+            Where it often did not, training longer gains too, and a gain over local only is not yet
+            knowledge of the peers.
+    """
 
     task: str
     title: str
@@ -86,6 +92,7 @@ class TaskTable(BaseModel, frozen=True, extra="forbid"):
     public_rows: int
     networks: tuple[str, ...]
     patients: int
+    settled: float | None = None
     rows: tuple[MethodRow, ...]
 
     @property
@@ -197,8 +204,15 @@ def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
         public_rows=first.public_rows,
         networks=tuple(dict.fromkeys(site.network for site in first.sites)),
         patients=len(patients),
+        settled=_settled(by_method.get(LOCAL, {})),
         rows=tuple(_row(method, compared, reference) for method in by_method),
     )
+
+
+def _settled(runs: Mapping[int, RunRecord]) -> float | None:
+    """Return how often a network trained alone stopped by itself; ``None`` if nobody noted it."""
+    noted = [s.settled for run in runs.values() for s in run.sites if s.settled is not None]
+    return float(np.mean(noted)) if noted else None
 
 
 class _Compared:
