@@ -7,8 +7,9 @@ import pytest
 import torch
 from tests.made import made_data, made_masks, made_rows, noise
 
-from dflmoe.core.dflmoe import OPINION, DFLMoE, with_opinion
+from dflmoe.core.dflmoe import OPINION, DFLMoE
 from dflmoe.core.dials import Dials
+from dflmoe.core.distil import with_opinion
 from dflmoe.core.site import CrossFit, Lent, SiteData
 from dflmoe.core.task import LABELS
 from dflmoe.core.training import Training

@@ -74,7 +74,7 @@ OURS_BY_NAME: Mapping[str, Ours] = {
     "anchored": ANCHORED,
     "anchored_random": _control(ANCHORED, "anchored, random heads", "random"),
     "taught": TAUGHT,
-    "taught_random": _control(TAUGHT, "taught, random heads", "random"),
+    "taught_shuffled": _control(TAUGHT, "taught, shuffled labels", "shuffled"),
     "once": ONCE,
     "rounds": ROUNDS,
     "rounds_random": _control(ROUNDS, "averaged first, random heads", "random"),

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -17,9 +16,10 @@ from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss, out_
 from dflmoe.core.align import anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
+from dflmoe.core.distil import with_opinion
 from dflmoe.core.guard import HEDGED_AT, SERVES_AT, Bounds, difference, mixture_is_used
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
-from dflmoe.core.site import EVERY, CrossFit, Expert, Lent, Network, SiteData, SiteState
+from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, part_of, stacked_call
 from dflmoe.core.task import log_halves, over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
@@ -77,22 +77,21 @@ class DFLMoE:
         if averages:
             start["head"] = state.params.get("average", start["head"])
         plan = self._plan(averages=averages)
-        trained = self._trained(start, data, rng, plan)
-        lends = trained["head"]
+        trained = lender = self._trained(start, data, rng, plan)
         if self.dials.control == "shuffled":
-            lends = self._trained(start, permuted(data, rng), rng, plan)["head"]
+            lender = self._trained(start, permuted(data, rng), rng, plan)
         folds, width = data.crossfit, self.network.width
         state = replace(state, round=state.round + 1)
         if averages:
             kept = {"began": start["head"], "average": trained["head"]}
             state = replace(state, params={**state.params, **kept})
-            return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lends))
+            return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lender["head"]))
         state = replace(state, params={**state.params, **trained})
-        lent = folds.final(lends)
+        lent = folds.final(lender["head"])
         if self.dials.align == "anchored":
-            lent = {**lent, ANCHORS: anchor_features(self._of_anchors(trained["body"], data, -1))}
+            lent = {**lent, ANCHORS: anchor_features(self._of_anchors(lender["body"], data, -1))}
         if self.dials.distil:
-            lent = {**lent, OPINION: self._opinion(trained, lends, data)}
+            lent = {**lent, OPINION: self._opinion(lender, data)}
         return state, Lent(state.site, state.round, "head", width, lent)
 
     def absorb(
@@ -150,12 +149,12 @@ class DFLMoE:
             )
 
     def _opinion(
-        self, trained: Mapping[str, Params], head: Params, data: SiteData
+        self, lender: Mapping[str, Params], data: SiteData
     ) -> Float[Tensor, "split anchor class ..."]:
         """Return what the final fit says of the anchors: probabilities, or images."""
-        features = self._of_anchors(trained["body"], data, -1)
+        features = self._of_anchors(lender["body"], data, -1)
         with torch.no_grad():
-            raw = stacked_call(self.network.head, data.crossfit.final(head), features)
+            raw = stacked_call(self.network.head, data.crossfit.final(lender["head"]), features)
         said = data.task.said(raw, 2)
         return said if data.y.is_floating_point() else said.exp()
 
@@ -174,8 +173,9 @@ class DFLMoE:
         soft = torch.stack(list(opinions)).mean(0)
         start = self.init(state.site, data, rng).params
         told = with_opinion(data, soft, self.network.classes, self.dials.distil)
-        batch = None if self.training.batch is None else 2 * self.training.batch
-        plan = replace(self.tuning or self.training, batch=batch)
+        plan = self.tuning or self.training
+        if plan.batch is not None:  # the own rows are to be seen as often as without opinions
+            plan = replace(plan, batch=round((1 + self.dials.distil) * plan.batch))
         taught = self._trained(start, told, rng, plan)
         return self.own_log_probs(replace(state, params=taught), data)
 
@@ -404,34 +404,3 @@ class DFLMoE:
 def mean_of(heads: Sequence[Params]) -> Params:
     """Return the mean of heads of one shape."""
     return {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}
-
-
-def with_opinion(
-    data: SiteData, opinion: Float[Tensor, "split anchor class ..."], classes: int, weight: float
-) -> SiteData:
-    """Return a site's rows and, as if it were rows of its own, the anchors with an opinion of them.
-
-    Args:
-        data: The site's rows; one split, as an opinion may be another in each.
-        opinion: Probabilities of the anchors' classes, or their images.
-        classes: Number of classes, or channels.
-        weight: Of all anchors together, against all training rows.
-    """
-    anchors, folds = data.anchors, data.crossfit
-    if anchors is None or folds.splits != 1:
-        raise ValueError("to distil, a site needs anchors and has one split")
-    count = len(anchors)
-    each = weight * float((folds.fold >= 0).sum()) / count
-    own = torch.ones(folds.fold.shape) if data.times is None else data.times.float()
-    y = data.y
-    if not y.is_floating_point():
-        y = F.one_hot(y, classes).movedim(-1, 1).float()
-    return replace(
-        data,
-        x=torch.cat([data.x, anchors[None]], dim=1),
-        y=torch.cat([y, opinion[0]]),
-        crossfit=CrossFit(torch.cat([folds.fold, torch.full((1, count), EVERY)], dim=1)),
-        group=torch.cat([data.group, data.group.max() + 1 + torch.arange(count)]),
-        times=torch.cat([own, torch.full((1, count), each)], dim=1),
-        alone=None,
-    )
