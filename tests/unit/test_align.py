@@ -84,5 +84,5 @@ def test_a_head_from_another_body_says_at_home_what_it_says_where_it_was_trained
 def test_without_anchors_it_says_so() -> None:
     data = made_data(made_rows("home", 24, 2))
     algorithm = DFLMoE(mlp(4, 2, hidden=6), DIALS, QUICK)
-    with pytest.raises(ValueError, match="needs anchors"):
+    with pytest.raises(ValueError, match="anchors are needed"):
         algorithm.prepare(algorithm.init("home", data, generator(3)), data, generator(4))

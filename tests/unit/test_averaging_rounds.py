@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.made import made_data, made_rows
 
 from dflmoe.baselines.local import LocalOnly
-from dflmoe.core.algorithm import Algorithm, Outcome
+from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
+from dflmoe.simulate.faults import Weather
 from dflmoe.simulate.federation import play
 from dflmoe.types import SiteId, generator
 
@@ -131,3 +133,43 @@ def test_every_control_plays_and_none_gains_what_peers_give() -> None:
     gains = {control: gained(control) for control in ("none", "random", "shuffled", "self")}
     assert all(torch.isfinite(torch.tensor(list(gains.values()))))
     assert gains["none"] > max(gains["random"], gains["shuffled"], gains["self"])
+
+
+@pytest.mark.parametrize("lost", [0.25, 0.75])
+def test_with_messages_lost_everybody_plays_on_with_what_arrived(lost: float) -> None:
+    data = {**sites(), "cyd": made_data(made_rows("cyd", 60, 3))}
+    algorithms: dict[SiteId, Algorithm] = {name: algorithm() for name in data}
+    played = play(
+        algorithms, data, rounds=4, seed=0, purpose="test", weather=Weather(lost, {}, seed=1)
+    )
+    for name, outcomes in played.outcomes.items():
+        assert len(outcomes) == 4
+        assert torch.isfinite(outcomes[-1].served).all()
+        assert set(outcomes[-1].share) <= set(data)
+        assert name in outcomes[-1].share
+
+
+def test_a_site_that_hears_nobody_averages_and_mixes_its_own() -> None:
+    data = sites()
+    silent: dict[SiteId, Algorithm] = {name: algorithm() for name in data}
+    played = play(
+        silent, data, rounds=4, seed=0, purpose="test", faults=dict.fromkeys(data, "silent")
+    )
+    for name, outcomes in played.outcomes.items():
+        assert list(outcomes[-1].share) == [name]
+        assert not outcomes[-1].worth
+
+
+def test_a_hostile_peer_spoils_the_average_and_no_site_ends_worse_than_alone() -> None:
+    data = {**sites(200), "bad": made_data(made_rows("bad", 60, 3))}
+    alone = play(
+        {name: LocalOnly(NETWORK, WHOLE) for name in data}, data, rounds=1, seed=0, purpose="alone"
+    )
+    data = {name: replace(one, alone=alone.outcomes[name][0].served) for name, one in data.items()}
+    algorithms: dict[SiteId, Algorithm] = {name: algorithm() for name in data}
+    played = play(algorithms, data, rounds=4, seed=0, purpose="test", faults={"bad": "poisoned"})
+    for name in ("ann", "bob"):
+        outcome = played.outcomes[name][-1]
+        losses = [out_of_fold_loss(said, data[name]) for said in (outcome.served, outcome.own)]
+        assert (losses[0] <= losses[1] + 1e-6).all()
+        assert float(outcome.share["bad"].max()) < 0.1

@@ -1,4 +1,4 @@
-"""Distilling: rows that everybody holds, with the peers' opinion of them, beside a site's own rows."""
+"""Distilling: public rows, with the peers' opinion of them, beside a site's own rows."""
 
 from dataclasses import replace
 
