@@ -305,3 +305,14 @@ def test_a_table_says_whether_the_baseline_had_stopped_by_itself(
     records = list(run_all(settings, tmp_path, root=None, jobs=1))
     (table,) = summarise(chosen, settings, records).tables
     assert table.settled == (1.0 if settled else 0.0)
+
+
+@pytest.mark.parametrize("lie", ["poisoned", "random", "scaled"])
+def test_a_hostile_site_is_not_scored_and_the_others_are(tmp_path: Path, lie: str) -> None:
+    path = experiment(tmp_path, methods=("local", "best", "fedmd"), steps=40)
+    text = path.read_text().replace("[own_tasks", f'[[conditions]]\nhostile = "{lie}"\n[own_tasks')
+    path.write_text(text)
+    _, settings = planned(path)
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert {record.status for record in records} == {"done"}
+    assert {tuple(site.name for site in r.sites) for r in records} == {("site 2", "site 3")}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.made import made_data, made_rows
+from tests.made import made_data, made_rows, noise
 
 from dflmoe.baselines import d_psgd, fedavg
 from dflmoe.baselines.d_psgd import ring
@@ -20,7 +20,7 @@ from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain
-from dflmoe.simulate.faults import FAIR, Fault, Weather
+from dflmoe.simulate.faults import FAIR, SCALE, Fault, Lie, Weather, lied
 from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
@@ -329,3 +329,15 @@ def test_every_method_survives_a_storm(method: str) -> None:
         for name in NAMES
         for pair in zip(played.outcomes[name], undisturbed(method).outcomes[name], strict=True)
     )
+
+
+@pytest.mark.parametrize("lie", ["poisoned", "random", "scaled"])
+def test_a_lie_has_the_form_of_a_head_and_only_scaling_shows_in_its_norm(lie: Lie) -> None:
+    head = {"weight": noise(0, 2, 3, 4), "bias": noise(1, 2, 3)}
+    told = lied(Lent("ann", 1, "head", 4, head), lie).tensors
+    for name, p in head.items():
+        assert told[name].shape == p.shape
+        assert not torch.allclose(told[name], p)
+        times = SCALE if lie == "scaled" else 1.0
+        lengths = [v.flatten(1).norm(dim=1) for v in (told[name], p)]
+        torch.testing.assert_close(lengths[0], times * lengths[1], rtol=1e-4, atol=1e-4)

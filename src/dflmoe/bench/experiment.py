@@ -11,7 +11,7 @@ import tomllib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,7 @@ from pydantic import (
 from dflmoe.core.training import Training
 from dflmoe.data.sets import NAMES
 from dflmoe.errors import ExperimentError
+from dflmoe.simulate.faults import Lie
 
 SHIPPED = files("dflmoe.bench") / "experiments"
 Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -34,6 +35,15 @@ Ratio = Annotated[float, Field(gt=0, lt=1)]
 
 class Section(BaseModel, frozen=True, extra="forbid"):
     """A table of the file: immutable, and a misspelt key is an error."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that came later; unused they are left out, so that older results keep their digest."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in dump(self).items() if name not in unused}
 
 
 class Partition(Section):
@@ -94,6 +104,8 @@ class Learning(Section):
 class TaskSetting(Section):
     """A data set, how it is dealt, and the networks that learn it."""
 
+    later = frozenset({"charter", "charter_split", "metric"})
+
     set: str
     title: str
     partition: Partition
@@ -115,12 +127,6 @@ class TaskSetting(Section):
     )
     learning: Learning = Learning()
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what came later and is not used, so that older results keep their digest."""
-        later = {"charter": None, "charter_split": "model", "metric": None}
-        return {k: v for k, v in dump(self).items() if k not in later or v != later[k]}
-
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.set not in NAMES:
@@ -135,12 +141,15 @@ class TaskSetting(Section):
 class Condition(Section):
     """Something that is changed for all methods alike."""
 
+    later = frozenset({"hostile"})
+
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
     gone: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of sites that leave half-way
     train_rows: PositiveInt | None = None
     sites: PositiveInt | None = None
     lends: Literal["head", "block", "model"] | None = None  # how much of the network travels
+    hostile: Lie | None = None  # what the first site lends; the others' scores count
 
 
 class Experiment(Section):

@@ -25,7 +25,7 @@ from dflmoe.core.stacking import initial
 from dflmoe.core.task import LABELS
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
 from dflmoe.privacy.membership import Leak
-from dflmoe.simulate.faults import Weather
+from dflmoe.simulate.faults import Fault, Weather
 from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId, generator
 
@@ -49,7 +49,7 @@ def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
             if _stays(name, setting, sites)
         )
         refused = [sentence for sentences in played.refused.values() for sentence in sentences]
-        if refused:
+        if refused and setting.condition.hostile is None:
             return record.model_copy(update={"reason": refused[0]})
         if not all(np.isfinite(site.value) for site in scores):
             return record.model_copy(update={"reason": "a score is not a finite number"})
@@ -105,6 +105,7 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
         seed=setting.seed,
         purpose="bench",
         server=found.server,
+        faults=_hostile(setting, sites),
         weather=_weather(setting, sites, budget.rounds),
         hears=found.topology(list(sites.data)) if found.topology else None,
     )
@@ -147,7 +148,13 @@ def _ours(
     }
     weather = _weather(setting, sites, rounds)
     played = play(
-        algorithms, data, rounds=rounds, seed=setting.seed, purpose="bench", weather=weather
+        algorithms,
+        data,
+        rounds=rounds,
+        seed=setting.seed,
+        purpose="bench",
+        faults=_hostile(setting, sites),
+        weather=weather,
     )
     return played, rounds
 
@@ -205,7 +212,13 @@ def _leaving(setting: RunSetting, sites: Federation) -> list[SiteId]:
 
 
 def _stays(name: SiteId, setting: RunSetting, sites: Federation) -> bool:
-    return name not in _leaving(setting, sites)
+    return name not in _leaving(setting, sites) and name not in _hostile(setting, sites)
+
+
+def _hostile(setting: RunSetting, sites: Federation) -> dict[SiteId, Fault]:
+    """Return the site that misleads the others: the first."""
+    lie = setting.condition.hostile
+    return {} if lie is None else {next(iter(sites.data)): lie}
 
 
 def _weather(setting: RunSetting, sites: Federation, rounds: int) -> Weather:

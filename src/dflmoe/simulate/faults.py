@@ -6,10 +6,16 @@ from typing import Literal
 
 import torch
 
+from dflmoe.core.controls import random_like
 from dflmoe.core.site import Lent
 from dflmoe.types import SiteId, generator
 
-Fault = Literal["silent", "tampered", "poisoned"]
+Lie = Literal["poisoned", "random", "scaled"]
+"""What a hostile peer lends: the opposite, noise of the same norm, or a thousand times as much."""
+
+Fault = Literal["silent", "tampered"] | Lie
+
+SCALE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,16 @@ FAIR = Weather()
 """Every message arrives."""
 
 
-def poisoned(lent: Lent) -> Lent:
-    """Return a head that says the opposite: every tensor negated, of a norm like any other."""
-    return replace(lent, tensors={name: -p for name, p in lent.tensors.items()})
+def lied(lent: Lent, lie: Lie) -> Lent:
+    """Return what a hostile peer lends in place of its head; all but ``scaled`` of its norm."""
+    match lie:
+        case "poisoned":
+            tensors = {name: -p for name, p in lent.tensors.items()}
+        case "random":
+            tensors = random_like(lent.tensors, generator(0, "lie", lent.site, lent.round))
+        case "scaled":
+            tensors = {name: SCALE * p for name, p in lent.tensors.items()}
+    return replace(lent, tensors=tensors)
 
 
 def tampered(payload: bytes) -> bytes:

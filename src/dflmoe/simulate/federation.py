@@ -13,7 +13,7 @@ import torch
 from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
 from dflmoe.core.site import Lent, SiteData
 from dflmoe.errors import HeadError, TrainingError
-from dflmoe.simulate.faults import FAIR, Fault, Weather, poisoned, tampered
+from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, tampered
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, decode, digest, encode
 
@@ -104,7 +104,7 @@ class InStep:
         if lent.tensors:
             self.sent_bytes[site] += (self.payload_bytes[site] + ENVELOPE_BYTES) * listeners
         self.lent[site].append(lent)
-        sent = poisoned(lent) if fault == "poisoned" else lent
+        sent = lied(lent, fault) if fault in ("poisoned", "random", "scaled") else lent
         if self._server:
             self._desk[site] = (sent, b"", "")
             return
