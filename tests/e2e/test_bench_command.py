@@ -84,12 +84,18 @@ def test_a_wrong_call_is_one_sentence_and_a_code(arguments: tuple[str, ...], cod
     assert "Traceback" not in done.stderr
 
 
+def heeds_ctrl_c() -> None:
+    """A shell lets what it runs in the background, tests perhaps, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     path = experiment(tmp_path, methods=METHODS, steps=3000)
     path.write_text(path.read_text().replace("seeds = 2", "seeds = 50"))
     process = subprocess.Popen(
         [*BENCH, "run", str(path), "--full", "--jobs", "2", "--out", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heeds_ctrl_c,  # noqa: PLW1509 - nothing else runs in this child
     )  # fmt: skip
     while not list(tmp_path.glob("tiny/*.json")) and process.poll() is None:
         time.sleep(0.05)
