@@ -14,6 +14,7 @@ from dflmoe.core.algorithm import Outcome, run_round
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
+from dflmoe.core.guard import what_serves
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
@@ -323,19 +324,17 @@ def test_a_head_is_worth_what_the_mixture_would_lose_without_it() -> None:
     ids=["clear benefit", "level", "harm"],
 )
 def test_a_hedge_moves_as_far_as_the_evidence_goes(better: float, serves: str) -> None:
-    algorithm = DFLMoE(PLAIN, Dials(hedge=True), QUICK)
     data = made_data(made_rows("home", 200, 9))
     truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
     noise = torch.randn(truth.shape, generator=generator(3))
     own = torch.log_softmax(truth + noise, dim=2)
     said = torch.log_softmax((1 + better) * truth + noise, dim=2)
-    served, used = algorithm._served(own, said, data)
+    served, used = what_serves(own, said, data, Dials(hedge=True))
     torch.testing.assert_close(served, {"mixture": said, "own": own}[serves])
     assert used.all() == (serves == "mixture")
 
 
 def test_weak_evidence_moves_a_hedge_half_way() -> None:
-    algorithm = DFLMoE(PLAIN, Dials(hedge=True), QUICK)
     data = made_data(made_rows("home", 40, 9))
     halves = 0
     for seed in range(40):
@@ -343,7 +342,7 @@ def test_weak_evidence_moves_a_hedge_half_way() -> None:
         truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
         own = torch.log_softmax(truth + torch.randn(2, 40, 2, generator=rng), dim=2)
         said = torch.log_softmax(1.3 * truth + torch.randn(2, 40, 2, generator=rng), dim=2)
-        served, used = algorithm._served(own, said, data)
+        served, used = what_serves(own, said, data, Dials(hedge=True))
         mean = torch.logaddexp(own, said) - math.log(2)
         for split in range(2):
             options = [own[split], said[split], mean[split]]

@@ -7,7 +7,7 @@ with its peers' fits that leave the same fold out, so no row comes back to judge
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dflmoe.core.algorithm import SERVER, Outcome, alone_outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import initial, part_of, stacked_call
+from dflmoe.core.stacking import initial, mean_of, part_of, stacked_call
 from dflmoe.core.training import (
     Training,
     adam,
@@ -174,8 +174,8 @@ class Averaging:
             return {}
         if not self.gossip:
             return {n: p for n, p in inbox[0].tensors.items() if n not in NOTES}
-        heard: Sequence[Mapping[str, Tensor]] = [trained, *(lent.tensors for lent in inbox)]
-        return {n: torch.stack([one[n] for one in heard]).mean(0) for n in inbox[0].tensors}
+        own = {name: trained[name] for name in inbox[0].tensors}
+        return mean_of([own, *(lent.tensors for lent in inbox)])
 
     def _grid(self, data: SiteData) -> tuple[int, int, int]:
         """Return how many splits, penalties and fits there are: models stand in that order."""

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss, out_of_fold_losses
+from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss
 from dflmoe.core.align import anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.distil import with_opinion
-from dflmoe.core.guard import HEDGED_AT, SERVES_AT, Bounds, difference, mixture_is_used
+from dflmoe.core.guard import what_serves
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import initial, part_of, stacked_call
-from dflmoe.core.task import log_halves, over_places
+from dflmoe.core.stacking import initial, mean_of, part_of, stacked_call
+from dflmoe.core.task import over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.types import Params, SiteId, generator
 
@@ -88,10 +88,8 @@ class DFLMoE:
             return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lender["head"]))
         state = replace(state, params={**state.params, **trained})
         lent = folds.final(lender["head"])
-        if self.dials.align == "anchored":
-            lent = {**lent, ANCHORS: anchor_features(self._of_anchors(lender["body"], data, -1))}
-        if self.dials.distil:
-            lent = {**lent, OPINION: self._opinion(lender, data)}
+        if self.dials.align == "anchored" or self.dials.distil:
+            lent = {**lent, **self._beside(lender, data)}
         return state, Lent(state.site, state.round, "head", width, lent)
 
     def absorb(
@@ -148,15 +146,17 @@ class DFLMoE:
                 self.network.body, body, data.anchors.expand(models, *data.anchors.shape)
             )
 
-    def _opinion(
-        self, lender: Mapping[str, Params], data: SiteData
-    ) -> Float[Tensor, "split anchor class ..."]:
-        """Return what the final fit says of the anchors: probabilities, or images."""
-        features = self._of_anchors(lender["body"], data, -1)
-        with torch.no_grad():
-            raw = stacked_call(self.network.head, data.crossfit.final(lender["head"]), features)
-        said = data.task.said(raw, 2)
-        return said if data.y.is_floating_point() else said.exp()
+    def _beside(self, lender: Mapping[str, Params], data: SiteData) -> Params:
+        """Return what travels beside the head: features of the anchors, or what it says of them."""
+        features, beside = self._of_anchors(lender["body"], data, -1), {}
+        if self.dials.align == "anchored":
+            beside[ANCHORS] = anchor_features(features)
+        if self.dials.distil:
+            with torch.no_grad():
+                raw = stacked_call(self.network.head, data.crossfit.final(lender["head"]), features)
+            said = data.task.said(raw, 2)
+            beside[OPINION] = said if data.y.is_floating_point() else said.exp()
+        return beside
 
     def _taught(
         self,
@@ -344,7 +344,7 @@ class DFLMoE:
         trains = folds.fold >= 0
         own = self.own_log_probs(state, data) if data.alone is None else data.alone
         mixture = folds.out_of_fold(mixed.log_probs)
-        served, used = self._served(own, mixture, data)
+        served, used = what_serves(own, mixture, data, self.dials)
         home = {
             OWN: state.site,
             ALONE: f"{state.site} (own network)",
@@ -371,36 +371,3 @@ class DFLMoE:
             mixture_loss=out_of_fold_loss(mixture, data),
             curve=state.params["training"]["curve"],
         )
-
-    def _served(
-        self,
-        own: Float[Tensor, "split row class ..."],
-        mixture: Float[Tensor, "split row class ..."],
-        data: SiteData,
-    ) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
-        """Return what the site would use, and whether borrowed heads have a part in it."""
-        dials, own_losses = self.dials, out_of_fold_losses(own, data)
-
-        def against_own(said: Tensor, confidence: float) -> Bounds:
-            worse = out_of_fold_losses(said, data) - own_losses
-            trains = data.crossfit.fold >= 0
-            return difference(worse, trains, data.group, confidence=confidence)
-
-        def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
-            return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
-
-        if not dials.guard:
-            return mixture, torch.ones(len(own), dtype=torch.bool)
-        if not dials.hedge:
-            used = mixture_is_used(against_own(mixture, dials.confidence), vouched=dials.vouched)
-            return where(used, mixture, own), used
-        pair = torch.stack([own, mixture], dim=2)
-        mean = data.task.pooled(pair, log_halves(pair), dials.pool)
-        serves = mixture_is_used(against_own(mixture, SERVES_AT), vouched=False)
-        hedges = mixture_is_used(against_own(mean, HEDGED_AT), vouched=False)
-        return where(serves, mixture, where(hedges, mean, own)), serves | hedges
-
-
-def mean_of(heads: Sequence[Params]) -> Params:
-    """Return the mean of heads of one shape."""
-    return {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}

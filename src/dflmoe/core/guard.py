@@ -12,6 +12,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import t as student
 from torch import Tensor
 
+from dflmoe.core.algorithm import out_of_fold_losses
+from dflmoe.core.dials import Dials
+from dflmoe.core.site import SiteData
+from dflmoe.core.task import log_halves
+
 
 class Bounds(NamedTuple):
     """A mean difference and its one-sided bounds."""
@@ -68,3 +73,39 @@ def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
             used unless there is evidence of harm; if not, only on evidence of benefit.
     """
     return bounds.lower <= 0 if vouched else bounds.upper < 0
+
+
+def what_serves(
+    own: Float[Tensor, "split row class ..."],
+    mixture: Float[Tensor, "split row class ..."],
+    data: SiteData,
+    dials: Dials,
+) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
+    """Return what the site would use, and whether borrowed heads have a part in it.
+
+    Args:
+        own: Of the own model.
+        mixture: Of own and borrowed heads.
+        data: The site's rows.
+        dials: Whether there is a guard, whether it hedges, and how sure it must be.
+    """
+    own_losses = out_of_fold_losses(own, data)
+
+    def against_own(said: Tensor, confidence: float) -> Bounds:
+        worse = out_of_fold_losses(said, data) - own_losses
+        trains = data.crossfit.fold >= 0
+        return difference(worse, trains, data.group, confidence=confidence)
+
+    def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
+        return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
+
+    if not dials.guard:
+        return mixture, torch.ones(len(own), dtype=torch.bool)
+    if not dials.hedge:
+        used = mixture_is_used(against_own(mixture, dials.confidence), vouched=dials.vouched)
+        return where(used, mixture, own), used
+    pair = torch.stack([own, mixture], dim=2)
+    mean = data.task.pooled(pair, log_halves(pair), dials.pool)
+    serves = mixture_is_used(against_own(mixture, SERVES_AT), vouched=False)
+    hedges = mixture_is_used(against_own(mean, HEDGED_AT), vouched=False)
+    return where(serves, mixture, where(hedges, mean, own)), serves | hedges

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -83,3 +83,8 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
 def part_of(params: Params, part: str) -> Params:
     """Return the parameters whose names start with ``part/``, without it."""
     return {n.removeprefix(f"{part}/"): p for n, p in params.items() if n.startswith(f"{part}/")}
+
+
+def mean_of(heads: Sequence[Mapping[str, Tensor]]) -> Params:
+    """Return the mean of heads of one shape."""
+    return {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}

@@ -52,15 +52,20 @@ FAIR = Weather()
 """Every message arrives."""
 
 
-def lied(lent: Lent, lie: Lie) -> Lent:
-    """Return what a hostile peer lends in place of its head; all but ``scaled`` of its norm."""
-    match lie:
+def lied(lent: Lent, fault: Fault | None) -> Lent:
+    """Return what a peer lends: in place of its head a lie, if that is its fault.
+
+    All but ``scaled`` are of the head's norm.
+    """
+    match fault:
         case "poisoned":
             tensors = {name: -p for name, p in lent.tensors.items()}
         case "random":
             tensors = random_like(lent.tensors, generator(0, "lie", lent.site, lent.round))
         case "scaled":
             tensors = {name: SCALE * p for name, p in lent.tensors.items()}
+        case _:
+            return lent
     return replace(lent, tensors=tensors)
 
 

@@ -104,7 +104,7 @@ class InStep:
         if lent.tensors:
             self.sent_bytes[site] += (self.payload_bytes[site] + ENVELOPE_BYTES) * listeners
         self.lent[site].append(lent)
-        sent = lied(lent, fault) if fault in ("poisoned", "random", "scaled") else lent
+        sent = lied(lent, fault)
         if self._server:
             self._desk[site] = (sent, b"", "")
             return
