@@ -19,8 +19,9 @@ from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
+from dflmoe.errors import OptionError
 from dflmoe.networks import mlp, plain
-from dflmoe.simulate.faults import FAIR, SCALE, Fault, Lie, Weather, lied
+from dflmoe.simulate.faults import FAIR, SCALE, Fault, Lie, Weather, lied, misled
 from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
@@ -341,3 +342,40 @@ def test_a_lie_has_the_form_of_a_head_and_only_scaling_shows_in_its_norm(lie: Li
         times = SCALE if lie == "scaled" else 1.0
         lengths = [v.flatten(1).norm(dim=1) for v in (told[name], p)]
         torch.testing.assert_close(lengths[0], times * lengths[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_swapped_head_is_honest_in_the_first_round_only() -> None:
+    head = {"weight": noise(1, 1, 2, 3)}
+    first, later = (lied(Lent("ann", number, "head", 3, head), "swapped") for number in (1, 2))
+    assert torch.equal(first.tensors["weight"], head["weight"])
+    assert torch.equal(later.tensors["weight"], -head["weight"])
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1, 0], [2, 0, 2, 1], [0, 0, 0, 0]])
+def test_flipped_labels_are_false_in_every_row(y: list[int]) -> None:
+    data = replace(ANYTHING, y=torch.tensor(3 * y))
+    assert (misled(data, "flipped").y != data.y).all()
+    assert misled(data, "poisoned") is data
+
+
+def test_a_class_is_mislabelled_and_the_rest_is_true() -> None:
+    data = replace(ANYTHING, y=torch.tensor(2 * [2, 0, 2, 0, 2, 3]))
+    assert misled(data, "one_class").y.tolist() == 2 * [2, 0, 2, 0, 2, 2]
+
+
+def test_labels_of_images_cannot_be_flipped() -> None:
+    with pytest.raises(OptionError, match="cannot be 'flipped'"):
+        misled(replace(ANYTHING, y=torch.rand(12, 1, 4, 4)), "flipped")
+
+
+def test_a_misled_site_lends_what_false_labels_taught_it_and_no_other_site_is_touched() -> None:
+    plan = Training(weight_decays=(0.1,), max_steps=30)
+    data = {name: made_data(made_rows(name, 30, k)) for k, name in enumerate(NAMES[:2])}
+    algorithms: dict[str, Algorithm] = {name: DFLMoE(plain(4, 2), Dials(), plan) for name in data}
+    liars: list[dict[str, Fault]] = [{}, {"bob": "flipped"}]
+    honest, lies = (
+        play(algorithms, data, rounds=1, seed=0, purpose="t", faults=who).lent for who in liars
+    )
+    one, other = (played["bob"][0].tensors["weight"] for played in (honest, lies))
+    assert torch.allclose(one, -other, atol=0.05)
+    assert torch.equal(honest["ann"][0].tensors["weight"], lies["ann"][0].tensors["weight"])

@@ -7,11 +7,21 @@ from typing import Literal
 import torch
 
 from dflmoe.core.controls import random_like
-from dflmoe.core.site import Lent
+from dflmoe.core.site import Lent, SiteData
+from dflmoe.errors import OptionError
 from dflmoe.types import SiteId, generator
 
-Lie = Literal["poisoned", "random", "scaled"]
-"""What a hostile peer lends: the opposite, noise of the same norm, or a thousand times as much."""
+Lie = Literal["poisoned", "random", "scaled", "swapped", "flipped", "one_class"]
+"""What a hostile peer does.
+
+``poisoned``, ``random``, ``scaled``
+    Lends the opposite of what it learnt, noise of the same norm, or a thousand times as much.
+``swapped``
+    Lends what it learnt in the first round, when it is looked at most, and the opposite later.
+``flipped``, ``one_class``
+    Learns from false labels, all of them or those of one class: its head is well formed, and in the
+    second case right on most rows.
+"""
 
 Fault = Literal["silent", "tampered"] | Lie
 
@@ -57,6 +67,8 @@ def lied(lent: Lent, fault: Fault | None) -> Lent:
 
     All but ``scaled`` are of the head's norm.
     """
+    if fault == "swapped" and lent.round > 1:
+        fault = "poisoned"
     match fault:
         case "poisoned":
             tensors = {name: -p for name, p in lent.tensors.items()}
@@ -67,6 +79,28 @@ def lied(lent: Lent, fault: Fault | None) -> Lent:
         case _:
             return lent
     return replace(lent, tensors=tensors)
+
+
+def misled(data: SiteData, fault: Fault | None) -> SiteData:
+    """Return the rows that a peer learns from: with false labels, if that is its fault.
+
+    ``flipped`` moves every class one on, the last to the first. ``one_class`` calls the rows of the
+    site's rarest class by the name of its commonest.
+
+    Raises:
+        OptionError: The task has no classes to lie about.
+    """
+    if fault not in ("flipped", "one_class"):
+        return data
+    if data.y.is_floating_point():
+        raise OptionError(
+            f"a hostile peer cannot be {fault!r} where images are predicted; choose another lie"
+        )
+    counts = data.y.flatten().bincount()
+    if fault == "flipped":
+        return replace(data, y=(data.y + 1) % max(len(counts), 2))
+    rarest = counts.masked_fill(counts == 0, int(counts.max()) + 1).argmin()
+    return replace(data, y=torch.where(data.y == rarest, counts.argmax(), data.y))
 
 
 def tampered(payload: bytes) -> bytes:

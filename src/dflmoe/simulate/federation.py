@@ -13,7 +13,7 @@ import torch
 from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
 from dflmoe.core.site import Lent, SiteData
 from dflmoe.errors import HeadError, TrainingError
-from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, tampered
+from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, decode, digest, encode
 
@@ -174,6 +174,7 @@ def play(
     exchange = InStep(list(algorithms), server, faults, weather, hears)
     # Threads must not share modules: a functional call swaps a module's parameters for a moment.
     algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
+    data = {site: misled(one, (faults or {}).get(site)) for site, one in data.items()}
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
     seconds: dict[SiteId, float] = {}
 
