@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
+
+from dflmoe.networks import build
 
 pytestmark = pytest.mark.e2e
 
@@ -182,6 +185,27 @@ def test_images_from_end_to_end(tmp_path: Path) -> None:
     ended = dflmoe("pilot", str(path), "--out", str(tmp_path / "out"), *SMALL)
     assert ended.returncode == 0, ended.stderr
     assert "Mean gain" in ended.stdout
+
+
+def test_a_network_of_ones_own_begins_with_public_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(48) % 2
+    x = rng.integers(0, 100, (48, 8, 8)) + 100 * y[:, None, None]
+    data, weights = tmp_path / "images.npz", tmp_path / "body.safetensors"
+    np.savez(data, x=x.astype(np.uint8), y=y, site=np.repeat(["n", "s"], 24))
+    body = build("resnet5", (1, 8, 8), 2, at="block1").body
+    save_file(dict(body.state_dict()), weights)
+    command = ["pilot", str(data), "--out", str(tmp_path / "out"), *SMALL, "--network", "resnet5"]
+    command += ["--head-from", "block1"]
+    ended = dflmoe(*command, "--public-body", str(weights))
+    assert ended.returncode == 0, ended.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "begins with public weights and stays so" in page
+    refused = dflmoe(*command, "--public-body", str(data))
+    assert refused.returncode == 4, refused.stderr
+    assert "cannot be read" in refused.stderr
+    refused = dflmoe(*command, "--body-learns", "stem")
+    assert "give that with --public-body" in refused.stderr
 
 
 @pytest.mark.parametrize(

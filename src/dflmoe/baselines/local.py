@@ -9,6 +9,7 @@ from dflmoe.core.algorithm import Outcome, alone_outcome
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.stacking import learns
 from dflmoe.core.training import Training
 from dflmoe.types import SiteId
 
@@ -21,8 +22,7 @@ class LocalOnly:
     training: Training
 
     def _whole(self) -> DFLMoE:
-        bare = not list(self.network.body.parameters())
-        network = replace(self.network, common=self.network.common and bare)
+        network = replace(self.network, common=not learns(self.network.body))
         return DFLMoE(network, Dials(body="private"), self.training)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:

@@ -52,6 +52,18 @@ def pilot(
     rounds: Annotated[int | None, typer.Option(help="Rounds of lending.")] = None,
     seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
     mode: Annotated[str, typer.Option(help="auto, or paper for the published method.")] = "auto",
+    network: Annotated[
+        str | None, typer.Option(help="Network of all sites, by name or package.module:factory.")
+    ] = None,
+    head_from: Annotated[
+        str | None, typer.Option(help="First layer of the network's head, which is lent.")
+    ] = None,
+    public_body: Annotated[
+        Path | None, typer.Option(help="Safetensors file that the network's body begins with.")
+    ] = None,
+    body_learns: Annotated[
+        list[str] | None, typer.Option(help="Layer of it that goes on learning; may be repeated.")
+    ] = None,
     sensitivity: Annotated[float, typer.Option(help="Of the operating point.")] = 0.9,
     curve: Annotated[
         bool, typer.Option("--curve", help="Also with 20, 40, 80 and 160 labelled rows.")
@@ -85,6 +97,10 @@ def pilot(
         mode=chosen_mode,
         train_rows=train_rows,
         sensitivity=sensitivity,
+        network=network,
+        head_from=head_from,
+        public_body=public_body,
+        body_learns=tuple(body_learns or ()),
     ).checked()
     if (value_per_decision is None) != (decisions_per_year is None):
         raise OptionError("--value-per-decision and --decisions-per-year go together; give both")

@@ -45,7 +45,7 @@ class DFLMoE:
         training: How body and head are trained in each round.
         tuning: How the own head is trained at home, from the average of all heads; like any round
             if not given.
-        body_seed: The federation's seed for ``body="seeded"``.
+        body_seed: The federation's seed.
     """
 
     network: Network
@@ -56,7 +56,7 @@ class DFLMoE:
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
-        if self.dials.body == "seeded":
+        if self.dials.body != "private":
             rng = generator(self.body_seed, "body")
         models = data.crossfit.splits * data.crossfit.fits
         body = initial(self.network.body, models, rng)

@@ -18,7 +18,8 @@ class Dials:
             ``anchored`` fits them to what sites lend of their features of public rows, ``shared``
             passes features on as they are.
         body: ``private`` draws each site's initial weights from its own chance, ``seeded`` from
-            the federation's seed.
+            the federation's seed; ``public`` begins with weights that anybody may have
+            (``networks.public``), and draws what is left from the federation's seed.
         gate: How experts are weighed.
         pool: How predictions are pooled.
         restart: ``own`` goes on from the own head; ``consensus`` restarts it from the average of
@@ -56,7 +57,7 @@ class Dials:
     """
 
     align: AlignKind = "shared"
-    body: Literal["private", "seeded"] = "seeded"
+    body: Literal["private", "seeded", "public"] = "seeded"
     gate: GateKind = "static"
     pool: Pool = "linear"
     restart: Literal["own", "consensus"] = "own"

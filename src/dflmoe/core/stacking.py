@@ -54,8 +54,17 @@ def stacked_call(
     return batched
 
 
+class Given(nn.Module):
+    """A module that begins with the weights that it has, wherever others are drawn anew.
+
+    What a subclass does not let learn (``requires_grad``) is part of the architecture.
+    """
+
+
 def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     """Return one draw of the module's own initialisers, repeated for every model.
+
+    Weights that are given (``Given``) are taken as they are, and those that do not learn left out.
 
     Args:
         module: The architecture; it must not keep buffers.
@@ -71,13 +80,23 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     module = copy.deepcopy(module)
     with _TURNS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        given = {
+            part for one in module.modules() if isinstance(one, Given) for part in one.modules()
+        }
         for part in module.modules():
             reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
+            if callable(reset) and part not in given:
                 reset()
     return {
-        name: p.detach().clone().expand(models, *p.shape) for name, p in module.named_parameters()
+        name: p.detach().clone().expand(models, *p.shape)
+        for name, p in module.named_parameters()
+        if p.requires_grad
     }
+
+
+def learns(module: nn.Module) -> bool:
+    """Return whether any weight of a module is trained."""
+    return any(p.requires_grad for p in module.parameters())
 
 
 def part_of(params: Params, part: str) -> Params:

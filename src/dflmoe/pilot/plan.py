@@ -1,14 +1,17 @@
 """What a pilot plays, and which dials it turns for which data."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
 from dflmoe.core.training import Training
 from dflmoe.data.study import Study
+from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
-from dflmoe.networks import mlp, plain, small_cnn
+from dflmoe.networks import build, mlp, plain, small_cnn, splits
+from dflmoe.networks.public import public_body
 from dflmoe.types import SiteId
 
 Mode = Literal["auto", "paper"]
@@ -30,6 +33,10 @@ class Options:
         train_rows: Labelled rows that each site may learn from.
         sensitivity: Of the operating point, chosen out of fold.
         resamples: Of the patient bootstrap.
+        network: By name or import path, the same at all sites; chosen from the data if not given.
+        head_from: First layer of its head; the last block and what follows if not given.
+        public_body: Safetensors file that its body begins with.
+        body_learns: Layers of that body that go on learning.
     """
 
     folds: int = 5
@@ -40,6 +47,10 @@ class Options:
     train_rows: int | None = None
     sensitivity: float = 0.9
     resamples: int = 2000
+    network: str | None = None
+    head_from: str | None = None
+    public_body: Path | None = None
+    body_learns: tuple[str, ...] = ()
 
     def checked(self) -> "Options":
         """Return the options if all make sense.
@@ -61,6 +72,18 @@ class Options:
             (
                 0 < self.sensitivity <= 1,
                 f"--sensitivity is {self.sensitivity}; it lies above 0 and is at most 1",
+            ),
+            (
+                self.network is not None or not (self.head_from or self.public_body),
+                "--head-from and --public-body are of a network; name it with --network",
+            ),
+            (
+                self.public_body is not None or not self.body_learns,
+                "--body-learns names layers of a public body; give that with --public-body",
+            ),
+            (
+                self.network is None or self.mode == "auto",
+                "--network goes with --mode auto; the published method has networks of its own",
             ),
         ]
         for fine, sentence in rules:
@@ -131,6 +154,8 @@ def chosen(study: Study, options: Options) -> Plan:
                 "In our trials this exchange carried no knowledge: compare it with its controls.",
             ),
         )
+    if options.network:
+        return _of_network(study, options)
     if table:
         vouched = study.own_scale is None
         return Plan(
@@ -163,4 +188,45 @@ def chosen(study: Study, options: Options) -> Plan:
             "Images: the first layer is the same at all sites, grown from the federation's seed "
             "and never trained; the head is the rest of a small convolutional network.",
         ),
+    )
+
+
+def _of_network(study: Study, options: Options) -> Plan:
+    """Return the plan for a network that the user named, the same at all sites.
+
+    Raises:
+        NetworkError: It does not fit the data, or its public weights do not fit it.
+    """
+    table, name = study.kind == "table", options.network or ""
+    at = options.head_from or (None if ":" in name else splits(name)[1])
+    one = build(name, study.sites[0].x.shape[1:], len(study.classes), at=at, common=True)
+    why = (
+        f"The body of {name} is the same at all sites, grown from the federation's seed and never "
+        "trained, so a head means the same everywhere."
+    )
+    if options.public_body:
+        one = public_body(one, read_weights(options.public_body), options.body_learns)
+        why = (
+            f"The body of {name} begins with public weights and stays so: a head means the same "
+            "everywhere, and is mixed unless there is evidence of harm."
+        )
+    if options.body_learns:
+        why = (
+            f"The body of {name} begins with public weights; what learns on at each site is pulled "
+            f"back to them ({', '.join(options.body_learns)}), and the mixture is used only on "
+            "evidence of benefit."
+        )
+    training = TABLE_NETWORK if table else IMAGE_NETWORK
+    return Plan(
+        networks={site.name: one for site in study.sites},
+        dials=Dials(
+            body="public" if options.public_body else "seeded",
+            vouched=one.common and study.own_scale is None,
+        ),
+        training=training,
+        lending=training,
+        averaging=replace(training, max_steps=10),
+        rounds=options.rounds or 1,
+        average_rounds=15,
+        why=(why,),
     )

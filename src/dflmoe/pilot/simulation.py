@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
+from dflmoe.core.stacking import learns
 from dflmoe.core.training import Training
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import LabelError, OptionError, SiteError
@@ -183,8 +184,8 @@ def _network(site: Site, rows: SiteRows, classes: int) -> Network:
             f"the network of site {site.name!r} keeps running statistics (BatchNorm?), which "
             f"describe patients and may not travel; use GroupNorm or LayerNorm"
         )
-    bare = not list(site.body.parameters())
-    return Network(site.body, site.head, features.shape[1], classes, common=bare)
+    common = not learns(site.body)
+    return Network(site.body, site.head, features.shape[1], classes, common=common)
 
 
 def _dials(networks: dict[str, Network]) -> Dials:
