@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
+from dflmoe.errors import DataFileError, OptionError
 from dflmoe.networks import build
 
 pytestmark = pytest.mark.e2e
@@ -188,23 +189,20 @@ def test_images_from_end_to_end(tmp_path: Path) -> None:
 
 
 def test_a_network_of_ones_own_begins_with_public_weights(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    y = np.arange(48) % 2
-    x = rng.integers(0, 100, (48, 8, 8)) + 100 * y[:, None, None]
-    data, weights = tmp_path / "images.npz", tmp_path / "body.safetensors"
-    np.savez(data, x=x.astype(np.uint8), y=y, site=np.repeat(["n", "s"], 24))
-    body = build("resnet5", (1, 8, 8), 2, at="block1").body
-    save_file(dict(body.state_dict()), weights)
-    command = ["pilot", str(data), "--out", str(tmp_path / "out"), *SMALL, "--network", "resnet5"]
-    command += ["--head-from", "block1"]
+    data, weights = tmp_path / "data.csv", tmp_path / "body.safetensors"
+    good().drop(columns=["ward", "id"]).to_csv(data, index=False)
+    save_file(dict(build("mlp", (1,), 2).body.state_dict()), weights)
+    command = ["pilot", str(data), "--out", str(tmp_path / "out"), *SMALL, "--network", "mlp"]
+    command += ["--head-from", "classifier"]
     ended = dflmoe(*command, "--public-body", str(weights))
     assert ended.returncode == 0, ended.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "begins with public weights and stays so" in page
     refused = dflmoe(*command, "--public-body", str(data))
-    assert refused.returncode == 4, refused.stderr
+    assert refused.returncode == DataFileError.exit_code, refused.stderr
     assert "cannot be read" in refused.stderr
-    refused = dflmoe(*command, "--body-learns", "stem")
+    refused = dflmoe(*command, "--body-learns", "block1")
+    assert refused.returncode == OptionError.exit_code
     assert "give that with --public-body" in refused.stderr
 
 

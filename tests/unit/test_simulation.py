@@ -44,6 +44,20 @@ def test_sites_with_different_networks_lend_through_transforms() -> None:
     assert result.numbers.sites[0].arms["federated"] is not None
 
 
+def test_sites_with_different_networks_average_the_light_one_that_they_agreed_on() -> None:
+    charter = (nn.Identity(), nn.Linear(4, 2))
+    result = dflmoe.simulate(sites((4, 5, 6)), folds=2, training=QUICK, charter=charter)
+    numbers = result.numbers
+    assert any("agreed on one light network" in why for why in numbers.choices)
+    assert numbers.sites[0].arms["fedavg"] is not None  # of the agreed network
+    assert any(name.endswith("(own network)") for name in numbers.sites[0].gate_share)
+
+
+def test_a_charter_that_does_not_fit_the_rows_is_refused() -> None:
+    with pytest.raises(OptionError, match="do not fit its data"):
+        dflmoe.simulate(sites(), folds=2, charter=(nn.Identity(), nn.Linear(5, 2)))
+
+
 def test_a_body_without_weights_is_common() -> None:
     plain = [dflmoe.Site(f"s{k}", dataset(k), nn.Identity(), nn.Linear(4, 2)) for k in range(2)]
     result = dflmoe.simulate(plain, folds=2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
 from dflmoe.baselines.rival import Rival
+from dflmoe.core import auto
 from dflmoe.core.controls import Control
 from dflmoe.core.dials import Dials
 from dflmoe.errors import ExperimentError
@@ -43,19 +44,14 @@ class Ours:
 PAPER = Dials.paper()
 SHARED = Dials(mixture_steps=40, batch=16)
 APART = Dials(align="paper", body="private", vouched=False, mixture_steps=60, batch=16)
-PAYS = Dials(gate="selected", with_alone=True, hedge=True, mixture_steps=40, fading=0.5)
-ONCE = Ours("dflmoe, heads lent once", PAYS, charter=True, once=True)
-ROUNDS = Ours("dflmoe, averaged first", PAYS, charter=True, averages=True)
+ONCE = Ours("dflmoe, heads lent once", auto.AGREED, charter=True, once=True)
+ROUNDS = Ours("dflmoe, averaged first", auto.AGREED, charter=True, averages=True)
 ANCHORED = Ours(
     "dflmoe, own networks and anchors",
-    replace(PAYS, align="anchored", body="private", vouched=False, with_alone=False),
+    replace(auto.TAUGHT, distil=0.0, with_alone=False),
     once=True,
 )
-TAUGHT = Ours(
-    "dflmoe, taught by opinions",
-    replace(ANCHORED.dials, distil=1.0, with_alone=True),
-    once=True,
-)
+TAUGHT = Ours("dflmoe, taught by opinions", auto.TAUGHT, once=True)
 BEST = Ours("dflmoe", SHARED, APART, common=True, once=True)
 
 
@@ -71,6 +67,7 @@ def _control(ours: Ours, title: str, control: Control) -> Ours:
 
 
 OURS_BY_NAME: Mapping[str, Ours] = {
+    "auto": replace(ROUNDS, title="dflmoe, auto"),
     "anchored": ANCHORED,
     "anchored_random": _control(ANCHORED, "anchored, random heads", "random"),
     "taught": TAUGHT,
@@ -99,6 +96,25 @@ OURS_BY_NAME: Mapping[str, Ours] = {
     ),
     "best_no_shift": _best("dflmoe, no shift", lambda dials: replace(dials, calibrate=False)),
 }
+
+BY_EXCHANGE: Mapping[auto.Exchange, Ours] = {
+    "averaged": ROUNDS,
+    "shared": BEST,
+    "anchored": TAUGHT,
+    "seeded": BEST,
+    "paper": BEST,
+}
+
+
+def ours(name: str, exchange: auto.Exchange) -> Ours | None:
+    """Return a method of ours by name, or ``None``.
+
+    Args:
+        name: Of the method; ``auto`` is the one that suits what the sites have.
+        exchange: What suits them.
+    """
+    return BY_EXCHANGE[exchange] if name == "auto" else OURS_BY_NAME.get(name)
+
 
 RIVALS: Mapping[str, Rival] = {
     "fedavg": fedavg.FEDAVG,

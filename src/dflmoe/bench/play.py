@@ -15,9 +15,10 @@ from dflmoe.baselines.rival import Budget
 from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.federation import Federation, federation
 from dflmoe.bench.leaks import leaks
-from dflmoe.bench.methods import LOCAL, LOGISTIC, OURS_BY_NAME, Ours, rival
+from dflmoe.bench.methods import LOCAL, LOGISTIC, Ours, ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
 from dflmoe.core.algorithm import SERVER, Algorithm, Outcome
+from dflmoe.core.auto import Exchange, exchange_for
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network, SiteData
@@ -89,8 +90,9 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
         return _alone_in(setting.cell, root), 0
     if method == LOGISTIC:
         return _alone(sites, budget, method), 0
-    if method in OURS_BY_NAME:
-        return _ours(OURS_BY_NAME[method], setting, sites, budget, root)
+    lends = ours(method, _exchange(sites))
+    if lends is not None:
+        return _ours(lends, setting, sites, budget, root)
     found = rival(method)
     if found.alike and len(set(sites.names.values())) > 1:
         raise NetworkError(
@@ -126,22 +128,22 @@ def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
 
 
 def _ours(
-    ours: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
+    method: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
 ) -> tuple[Played, int]:
     """Return what borrowed heads gave, with the site's own network to fall back to."""
-    dials = ours.dials if sites.shared or ours.apart is None else ours.apart
-    networks = _lending(ours, setting, sites)
+    dials = method.dials if sites.shared or method.apart is None else method.apart
+    networks = _lending(method, setting, sites)
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
         alone = _alone_in(setting.cell, root)
         data = {
             name: replace(one, alone=alone.outcomes[name][-1].served) for name, one in data.items()
         }
-    dials = _paced(dials, budget, once=ours.once)
-    rounds = 1 if ours.once else budget.rounds
-    if ours.averages:
+    dials = _paced(dials, budget, once=method.once)
+    rounds = 1 if method.once else budget.rounds
+    if method.averages:
         dials, rounds = replace(dials, averaging=budget.rounds), budget.rounds + 1
-    training = budget.training if ours.once else budget.steps
+    training = budget.training if method.once else budget.steps
     algorithms: dict[SiteId, Algorithm] = {
         name: DFLMoE(network, dials, training, budget.training, body_seed=setting.seed)
         for name, network in networks.items()
@@ -159,26 +161,36 @@ def _ours(
     return played, rounds
 
 
-def _lending(ours: Ours, setting: RunSetting, sites: Federation) -> Mapping[SiteId, Network]:
+def _exchange(sites: Federation) -> Exchange:
+    """Return the exchange that ``auto`` plays."""
+    return exchange_for(
+        one_space=bool(sites.shared),
+        charter=bool(sites.charter),
+        anchors=sites.public_rows > 0,
+        one_network=len(set(sites.names.values())) == 1,
+    )
+
+
+def _lending(method: Ours, setting: RunSetting, sites: Federation) -> Mapping[SiteId, Network]:
     """Return the networks whose heads are lent."""
-    if ours.charter and not sites.charter:
+    if method.charter and not sites.charter:
         raise ExperimentError(
             f"task {setting.task_name!r} names no charter, the one network whose heads sites with "
             "different networks can lend; name one"
         )
-    if ours.charter:
+    if method.charter:
         return sites.charter
-    return sites.shared if sites.shared and ours.common else sites.networks
+    return sites.shared if sites.shared and method.common else sites.networks
 
 
 def _told(
     setting: RunSetting, sites: Federation, played: Played
 ) -> Mapping[SiteId, Mapping[str, Leak]]:
     """Return what our lent heads tell of their training rows, if their body is common."""
-    ours = OURS_BY_NAME.get(setting.method)
-    if ours is None or ours.dials.control != "none":
+    lends = ours(setting.method, _exchange(sites))
+    if lends is None or lends.dials.control != "none":
         return {}
-    networks = _lending(ours, setting, sites)
+    networks = _lending(lends, setting, sites)
     if not all(network.common for network in networks.values()):
         return {}
     bodies = {

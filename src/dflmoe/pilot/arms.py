@@ -125,7 +125,8 @@ def play_repeat(
         step(arm)
 
     classes = len(study.classes)
-    local = {name: LocalOnly(network, plan.training) for name, network in plan.networks.items()}
+    at_home = plan.own or plan.networks
+    local = {name: LocalOnly(network, plan.training) for name, network in at_home.items()}
     networks = play(local, data, rounds=1, seed=seed, purpose=f"alone/{number}")
     alone = {}
     for name, one in data.items():
@@ -139,7 +140,7 @@ def play_repeat(
     def lend(control: Control, faults: Mapping[SiteId, Fault] | None = None) -> Played:
         dials = replace(plan.dials, control=control)
         sites: dict[SiteId, Algorithm] = {
-            name: DFLMoE(network, dials, plan.lending, body_seed=seed)
+            name: DFLMoE(network, dials, plan.lending, plan.tuning, body_seed=seed)
             for name, network in plan.networks.items()
         }
         purpose = f"lend/{number}"

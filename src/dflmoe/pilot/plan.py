@@ -105,6 +105,10 @@ class Plan:
         rounds: Rounds of lending.
         average_rounds: Rounds that FedAvg gets.
         why: The choices in words, for the report.
+        tuning: Of the own head at home, and of what is lent after rounds of averaging; as
+            ``lending`` if not given.
+        own: Networks that the sites keep to themselves, where those above are what they agreed to
+            lend heads of; the same if not given.
     """
 
     networks: dict[SiteId, Network]
@@ -115,6 +119,8 @@ class Plan:
     rounds: int
     average_rounds: int
     why: tuple[str, ...] = field(default=())
+    tuning: Training | None = None
+    own: dict[SiteId, Network] | None = None
 
 
 TABLE_NETWORK = Training(

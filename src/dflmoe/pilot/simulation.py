@@ -1,7 +1,7 @@
 """The pilot from Python: any body, any head, any data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from dflmoe.core.auto import DIALS, WHY, exchange_for
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
 from dflmoe.core.stacking import learns
@@ -20,6 +21,10 @@ from dflmoe.pilot.plan import Options, Plan
 from dflmoe.pilot.run import run
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report
+from dflmoe.types import SiteId
+
+AVERAGE_ROUNDS = 15
+"""Rounds of averaging, ours and FedAvg's."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def simulate(
     train_rows: int | None = None,
     dials: Dials | None = None,
     training: Training | None = None,
+    charter: tuple[nn.Module, nn.Module] | None = None,
 ) -> Result:
     """Play a pilot of these sites: alone, with borrowed heads, with every control and rival.
 
@@ -88,9 +94,12 @@ def simulate(
         rounds: Rounds of lending.
         seed: Of all chance.
         train_rows: Labelled rows that each site may learn from.
-        dials: Of the method; chosen from the networks if not given: one feature space where all
-            sites have the same network, learned transforms where not.
+        dials: Of the method; chosen from what the sites have if not given (``core.auto``), and the
+            report says why.
         training: How networks are trained.
+        charter: Body and head of one light network that the sites agreed on, whose heads they lend
+            while their own networks stay at home. The body stays as the federation's seed makes it;
+            ``nn.Identity()`` for none.
 
     Raises:
         OptionError: An option makes no sense, or a body or head does not fit.
@@ -116,15 +125,25 @@ def simulate(
     train = training or Training(
         weight_decays=(0.01, 0.001), learning_rate=0.01, max_steps=300, batch=64
     )
+    steps = Training(weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64)
+    exchange = exchange_for(
+        one_space=all(network.common for network in networks.values()),
+        charter=charter is not None,
+        one_network=len({f"{n.body}{n.head}" for n in networks.values()}) == 1,
+    )
+    averages = AVERAGE_ROUNDS if exchange == "averaged" else 0
+    method = dials or replace(DIALS[exchange], averaging=averages)
     plan = Plan(
-        networks=networks,
-        dials=dials or _dials(networks),
+        networks=_agreed(sites, rows, classes, charter) if charter else networks,
+        own=networks,
+        dials=method,
         training=train,
-        lending=train,
-        averaging=Training(weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64),
-        rounds=rounds,
-        average_rounds=15,
-        why=("The networks are the user's own.",),
+        lending=replace(steps, early_stopping=False) if method.averaging else train,
+        tuning=train,
+        averaging=steps,
+        rounds=method.averaging + rounds,
+        average_rounds=AVERAGE_ROUNDS,
+        why=("The networks are the user's own.", WHY[exchange]),
     )
     options = Options(folds=folds, repeats=repeats, rounds=rounds, seed=seed, train_rows=train_rows)
     report = run(study, options, plan=plan)
@@ -160,6 +179,20 @@ def _rows(site: Site) -> SiteRows:
     )
 
 
+def _agreed(
+    sites: Sequence[Site],
+    rows: Sequence[SiteRows],
+    classes: int,
+    charter: tuple[nn.Module, nn.Module],
+) -> dict[SiteId, Network]:
+    """Return the network that all sites agreed on, its body as the federation's seed makes it."""
+    body, head = charter
+    return {
+        site.name: replace(_network(replace(site, body=body, head=head), one, classes), common=True)
+        for site, one in zip(sites, rows, strict=True)
+    }
+
+
 def _network(site: Site, rows: SiteRows, classes: int) -> Network:
     """Return the site's network, sized by a trial with two rows.
 
@@ -186,12 +219,3 @@ def _network(site: Site, rows: SiteRows, classes: int) -> Network:
         )
     common = not learns(site.body)
     return Network(site.body, site.head, features.shape[1], classes, common=common)
-
-
-def _dials(networks: dict[str, Network]) -> Dials:
-    """Choose the dials that fit the networks."""
-    if all(network.common for network in networks.values()):
-        return Dials()
-    if len({f"{n.body}{n.head}" for n in networks.values()}) == 1:
-        return Dials(vouched=False)
-    return Dials(align="paper", body="private", vouched=False)
