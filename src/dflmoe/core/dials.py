@@ -42,6 +42,8 @@ class Dials:
         out_of_fold_gate: Fit the gate on out-of-fold predictions of the own head; else in sample.
         gate_sd: How far the gate may be expected to move from uniform (prior standard deviation).
         cap: The most that any one peer may weigh.
+        experts: Peers that a site mixes at most, those of most use to it, chosen anew as heads
+            change; ``None`` for all.
         mixture_steps: Optimiser steps of gate and transforms in each round.
         mixture_rate: Their learning rate.
         batch: Rows of such a step; ``None`` for all.
@@ -72,6 +74,7 @@ class Dials:
     out_of_fold_gate: bool = True
     gate_sd: float = 0.5
     cap: float = 0.5
+    experts: int | None = None
     mixture_steps: int = 50
     mixture_rate: float = 0.05
     batch: int | None = None

@@ -239,7 +239,7 @@ def fit_mixture(
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
         tokens = mixer.tokens(params, features, own, others)
-    if dials.guard and invited.heads:
+    if invited.heads:
         admitted = _admitted(tokens, data, weight, len(invited.home), dials)
         mixer = replace(mixer, available=admitted)
     if dials.gate == "selected":
@@ -295,33 +295,37 @@ def _log_weights_of(
 def _admitted(
     tokens: Tensor, data: SiteData, weight: Tensor, own: int, dials: Dials
 ) -> Bool[Tensor, "model expert"]:
-    """Return the experts that may take part; with few rows, all of them."""
+    """Return the experts that may take part.
+
+    With few rows no head is judged harmful, and all are in but for those beyond the most useful.
+    """
     folds = data.crossfit
-    enough = (folds.fold >= 0).sum(1) >= dials.quarantine_rows
-    if not enough.any():
-        return torch.ones(tokens.shape[0], tokens.shape[2], dtype=torch.bool)
-    kept = harmless(tokens, data, weight, confidence=dials.quarantine_confidence)
-    kept[:, :own] = True
-    return kept | ~enough.repeat_interleave(folds.fits)[:, None]
+    admitted = torch.ones(tokens.shape[0], tokens.shape[2], dtype=torch.bool)
+    enough = ((folds.fold >= 0).sum(1) >= dials.quarantine_rows).repeat_interleave(folds.fits)
+    judged = dials.guard and bool(enough.any())
+    if not judged and dials.experts is None:
+        return admitted
+    losses = in_halves(tokens, data, weight)
+    if judged:
+        kept = harmless(losses, data, confidence=dials.quarantine_confidence)
+        admitted = kept | ~enough[:, None]
+    if dials.experts is not None:
+        admitted &= most_useful(losses, data, own, dials.experts)
+    admitted[:, :own] = True
+    return admitted
 
 
-def harmless(
+def in_halves(
     tokens: Float[Tensor, "model row expert class ..."],
     data: SiteData,
     weight: Float[Tensor, "model row"],
-    *,
-    confidence: float,
-) -> Bool[Tensor, "model expert"]:
-    """Return the experts that do not demonstrably harm the own head when mixed with it in halves.
-
-    One poisoned head must cost only itself, so each is looked at alone, out of fold; the guard
-    looks at the whole mixture later. An expert found harmful is set aside in all fits of a split.
+) -> Float[Tensor, "split row expert"]:
+    """Return the out-of-fold loss of every row, each expert mixed with the own head in halves.
 
     Args:
         tokens: What every expert says, own head first.
         data: The site's rows.
         weight: Weight of each row in each fit.
-        confidence: One-sided confidence of the evidence.
     """
     folds, task = data.crossfit, data.task
     said = task.said(tokens, 3)
@@ -330,10 +334,46 @@ def harmless(
     if task.calibrates:
         halves = shifted(fit_shift(halves, data.y, weight), halves)
     halves = folds.out_of_fold(halves)
-    losses = [out_of_fold_losses(halves[:, :, e], data) for e in range(said.shape[2])]
+    return torch.stack(
+        [out_of_fold_losses(halves[:, :, e], data) for e in range(said.shape[2])], dim=2
+    )
+
+
+def harmless(
+    losses: Float[Tensor, "split row expert"], data: SiteData, *, confidence: float
+) -> Bool[Tensor, "model expert"]:
+    """Return the experts that do not demonstrably harm the own head when mixed with it in halves.
+
+    One poisoned head must cost only itself, so each is looked at alone, out of fold; the guard
+    looks at the whole mixture later. An expert found harmful is set aside in all fits of a split.
+
+    Args:
+        losses: As ``in_halves`` returns them.
+        data: The site's rows.
+        confidence: One-sided confidence of the evidence.
+    """
+    folds = data.crossfit
     keep = [torch.ones(folds.splits, dtype=torch.bool)]
-    for expert in range(1, tokens.shape[2]):
-        worse = losses[expert] - losses[0]
+    for expert in range(1, losses.shape[2]):
+        worse = losses[:, :, expert] - losses[:, :, 0]
         bounds = difference(worse, folds.fold >= 0, data.group, confidence=confidence)
         keep.append(bounds.lower <= 0)
     return torch.stack(keep, dim=1).repeat_interleave(folds.fits, dim=0)
+
+
+def most_useful(
+    losses: Float[Tensor, "split row expert"], data: SiteData, own: int, count: int
+) -> Bool[Tensor, "model expert"]:
+    """Return the site's own experts and the peers that do the own head most good in halves.
+
+    Args:
+        losses: As ``in_halves`` returns them.
+        data: The site's rows.
+        own: How many experts are the site's own; they come first.
+        count: Peers to keep.
+    """
+    trains = (data.crossfit.fold >= 0)[:, :, None]
+    mean = (losses * trains).sum(1) / trains.sum(1)
+    place = mean[:, own:].argsort(1).argsort(1)
+    keep = torch.cat([torch.ones(len(mean), own, dtype=torch.bool), place < count], dim=1)
+    return keep.repeat_interleave(data.crossfit.fits, dim=0)
