@@ -19,13 +19,14 @@ class Safety(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         method: Whose.
-        cases: Sites times seeds.
-        sites: Sites of all tasks.
+        cases: Sites times seeds, under each condition.
+        sites: Sites of all tasks; what a site does under one condition goes with the others.
         mean: Mean change.
         fifth: The change that one case in twenty falls below.
         worse: Share of cases that are worse than alone by more than two points.
         worse_at_most: Its one-sided 95 % bound, over sites.
-        gaining: Sites where the mixture without a guard gains two points or more, over seeds.
+        gaining: Sites where the mixture without a guard gains two points or more, over seeds; once
+            for each condition.
         kept: How much of that the guard keeps; ``None`` if there is no such site, or the records
             do not have it.
     """
@@ -70,8 +71,11 @@ def safety(records: Sequence[RunRecord], method: str) -> Safety | None:
     if not served:
         return None
     every = np.concatenate([np.array(v) for v in served.values()])
-    worse = np.array([(np.array(v) < -WORSE).sum() for v in served.values()])
-    count = np.array([len(v) for v in served.values()])
+    by_site: dict[tuple[str, str], list[float]] = {}
+    for (task, _, name), changes in served.items():
+        by_site.setdefault((task, name), []).extend(changes)
+    worse = np.array([(np.array(v) < -WORSE).sum() for v in by_site.values()])
+    count = np.array([len(v) for v in by_site.values()])
     drawn = np.random.default_rng(0).integers(len(count), size=(RESAMPLES, len(count)))
     shares = worse[drawn].sum(1) / count[drawn].sum(1)
     gains = {key: (np.mean(served[key]), np.mean(v)) for key, v in unguarded.items()}
@@ -79,7 +83,7 @@ def safety(records: Sequence[RunRecord], method: str) -> Safety | None:
     return Safety(
         method=method,
         cases=len(every),
-        sites=len(served),
+        sites=len(by_site),
         mean=round(float(every.mean()), 3),
         fifth=round(float(np.quantile(every, 0.05)), 3),
         worse=round(float(worse.sum() / count.sum()), 4),
