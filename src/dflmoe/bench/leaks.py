@@ -24,7 +24,8 @@ def leaks(
 ) -> dict[SiteId, dict[str, Leak]]:
     """Attack all that every site lent, with its own test rows for those who were not there.
 
-    Where every fit was lent, the attacker takes the last, which saw all training rows.
+    A site that left before it lent anything tells nothing. Where every fit was lent, the attacker
+    takes the last, which saw all training rows.
 
     Args:
         networks: Whose heads were lent; all of one architecture, on a common body.
@@ -35,10 +36,14 @@ def leaks(
     """
     found = {}
     for site, one in data.items():
+        if sum(map(bool, lent.values())) < 2 or not lent[site]:  # noqa: PLR2004 - it and a peer
+            continue
         with torch.no_grad():
             features = stacked_call(networks[site].body, bodies[site], one.x)
         own = _losses(networks[site], features, one, lent[site])
-        peers = [_losses(networks[site], features, one, lent[p]) for p in lent if p != site]
+        peers = [
+            _losses(networks[site], features, one, lent[p]) for p in lent if p != site and lent[p]
+        ]
         scores = (loss_threshold(own), likelihood_ratio(own, np.concatenate(peers)))
         member = (one.crossfit.fold[0] >= 0).numpy()
         found[site] = {
