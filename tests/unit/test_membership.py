@@ -1,5 +1,7 @@
 """Membership attacks: what memorises leaks, what does not does not, and patients are the unit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from tests.made import made_data, made_rows
@@ -11,7 +13,7 @@ from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import initial
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
-from dflmoe.privacy.membership import leak, likelihood_ratio, loss_threshold
+from dflmoe.privacy.membership import Leak, leak, likelihood_ratio, loss_threshold
 from dflmoe.types import generator
 
 MEMBER = np.arange(40) < 20
@@ -49,12 +51,14 @@ def test_the_error_is_that_of_fresh_patients_and_grows_when_rows_are_the_same_pa
     assert four.error == pytest.approx(found.error, rel=0.05)
 
 
-def attacked(training: Training, averaging: int) -> dict[str, float]:
-    """Return the mean area of each attack on two sites of noise, which can only be memorised."""
+def told(
+    training: Training, averaging: int, names: Sequence[str], left: Sequence[str] = ()
+) -> dict[str, dict[str, Leak]]:
+    """Return what sites of noise, which can only be memorised, tell by what they lent."""
     network = mlp(8, 2, hidden=128)
     network = Network(network.body, network.head, 128, 2, common=True)
     data, lent = {}, {}
-    for k, name in enumerate(("ann", "bob")):
+    for k, name in enumerate(names):
         rows = made_rows(name, 60, k, features=8, signal=0.0)
         data[name] = made_data(rows, folds=2)
         one = data[name]
@@ -63,15 +67,21 @@ def attacked(training: Training, averaging: int) -> dict[str, float]:
         )
         algorithm = DFLMoE(network, Dials(averaging=averaging), training, training)
         state = algorithm.init(name, data[name], generator(0, name))
-        lent[name] = [algorithm.prepare(state, data[name], generator(1, name))[1]]
+        one_lent = algorithm.prepare(state, data[name], generator(1, name))[1]
+        lent[name] = [] if name in left else [one_lent]
     body = initial(network.body, 1, generator(0, "body"))
-    found = leaks(
+    return leaks(
         dict.fromkeys(data, network),
         dict.fromkeys(data, body),
         data,
         {name: one.group.numpy() for name, one in data.items()},
         lent,
     )
+
+
+def attacked(training: Training, averaging: int) -> dict[str, float]:
+    """Return the mean area of each attack on two sites."""
+    found = told(training, averaging, ("ann", "bob"))
     return {
         attack: float(np.mean([site[attack].area for site in found.values()])) for attack in ATTACKS
     }
@@ -87,3 +97,11 @@ def test_a_head_that_memorised_its_rows_leaks_more_than_one_that_stopped_early(
     assert memorised["loss threshold"] > 0.7
     for attack in ATTACKS:
         assert memorised[attack] > stopped[attack] + 0.05
+
+
+def test_a_site_that_left_before_it_lent_anything_tells_nothing() -> None:
+    few = Training((0.01,), max_steps=5)
+    names = ("ann", "bob", "cyd")
+    assert set(told(few, 0, names)) == set(names)
+    assert set(told(few, 0, names, left=["bob"])) == {"ann", "cyd"}
+    assert told(few, 0, names, left=["bob", "cyd"]) == {}

@@ -51,6 +51,36 @@ def test_sites_with_different_networks_average_the_light_one_that_they_agreed_on
     assert any("agreed on one light network" in why for why in numbers.choices)
     assert numbers.sites[0].arms["fedavg"] is not None  # of the agreed network
     assert any(name.endswith("(own network)") for name in numbers.sites[0].gate_share)
+    every_fit = 6 * 4 * 10  # five folds and all rows, in fp32, of ten numbers
+    averages = 15 * 2 * 2  # rounds of averaging, peers, both ways
+    assert numbers.cost.heads_per_site == averages + 2 * 2
+    assert numbers.cost.payload_bytes_per_site_day > averages * every_fit
+
+
+def test_heads_lent_once_cost_their_bytes_once_for_each_peer_and_way() -> None:
+    cost = dflmoe.simulate(sites(), folds=2, training=QUICK).numbers.cost
+    assert cost.payload_bytes_per_site_day == 2 * 2 * cost.payload_bytes_per_head
+
+
+def test_what_does_not_learn_is_not_sent_to_a_server() -> None:
+    costs = []
+    for frozen in (False, True):
+        shared = body().requires_grad_(not frozen)
+        alike = [dflmoe.Site(f"s{k}", dataset(k), shared, nn.Linear(5, 2)) for k in range(2)]
+        costs.append(dflmoe.simulate(alike, folds=2, training=QUICK).numbers.cost)
+    sent, spared = (cost.fedavg_bytes_per_site for cost in costs)
+    assert sent is not None
+    assert spared is not None
+    assert sent - spared == 2 * 15 * 4 * (4 * 5 + 5)  # the body: both ways, rounds, fp32, numbers
+
+
+def test_the_report_does_not_explain_dials_that_the_user_turned() -> None:
+    chosen, turned = (
+        dflmoe.simulate(sites(), folds=2, training=QUICK, dials=dials).numbers.choices
+        for dials in (None, dflmoe.Dials())
+    )
+    assert any("starts alike and is trained apart" in why for why in chosen)
+    assert turned == ["The networks are the user's own.", "So are the dials."]
 
 
 def test_a_charter_that_does_not_fit_the_rows_is_refused() -> None:

@@ -34,16 +34,16 @@ def leaks(
         patient: Of each row.
         lent: What each site sent, round by round.
     """
+    heard = {site: releases for site, releases in lent.items() if releases}
+    if len(heard) < 2:  # noqa: PLR2004 - one alone has no peers to be compared with
+        return {}
     found = {}
-    for site, one in data.items():
-        if sum(map(bool, lent.values())) < 2 or not lent[site]:  # noqa: PLR2004 - it and a peer
-            continue
+    for site, releases in heard.items():
+        one = data[site]
         with torch.no_grad():
             features = stacked_call(networks[site].body, bodies[site], one.x)
-        own = _losses(networks[site], features, one, lent[site])
-        peers = [
-            _losses(networks[site], features, one, lent[p]) for p in lent if p != site and lent[p]
-        ]
+        own = _losses(networks[site], features, one, releases)
+        peers = [_losses(networks[site], features, one, heard[p]) for p in heard if p != site]
         scores = (loss_threshold(own), likelihood_ratio(own, np.concatenate(peers)))
         member = (one.crossfit.fold[0] >= 0).numpy()
         found[site] = {

@@ -167,7 +167,6 @@ def _exchange(sites: Federation) -> Exchange:
         one_space=bool(sites.shared),
         charter=bool(sites.charter),
         anchors=sites.public_rows > 0,
-        one_network=len(set(sites.names.values())) == 1,
     )
 
 

@@ -15,11 +15,11 @@ from dflmoe.baselines.logistic import tuned_logistic
 from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
-from dflmoe.core.site import CrossFit, Network, SiteData
+from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.data.splits import Splits, repeated_splits
 from dflmoe.data.study import SiteRows, Study, standardised
 from dflmoe.metrics.clinical import threshold_for_sensitivity
-from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan
+from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
 from dflmoe.simulate.faults import Fault
 from dflmoe.simulate.federation import Played, play
 from dflmoe.types import SiteId, generator
@@ -161,8 +161,8 @@ def play_repeat(
             keep(arm, served(lend(control)))
 
     network = next(iter(plan.networks.values()))
-    alike = _alike(plan.networks)
-    if alike and "fedavg" in arms:
+    one_network = alike(plan.networks)
+    if one_network and "fedavg" in arms:
         averaging: dict[SiteId, Algorithm] = {
             name: Averaging(network, plan.averaging, seed) for name in data
         }
@@ -179,7 +179,7 @@ def play_repeat(
             name: [float(o.own_loss.mean()) for o in outcomes]
             for name, outcomes in played.outcomes.items()
         }
-    if alike and "pooled" in arms:
+    if one_network and "pooled" in arms:
         keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, seed, number))
     if number == 0 and set(arms) == set(ARMS):
         culprit = study.sites[0].name
@@ -280,11 +280,6 @@ def _pooled(
         name: said[:, start:end]
         for name, start, end in zip(data, offset[:-1], offset[1:], strict=True)
     }
-
-
-def _alike(networks: Mapping[SiteId, Network]) -> bool:
-    """Return whether all sites have one network, so that weights can be averaged."""
-    return len({f"{n.body}{n.head}" for n in networks.values()}) == 1
 
 
 def _mean_curve(outcome: Outcome) -> list[float]:

@@ -10,6 +10,7 @@ from dflmoe.data.study import Study
 from dflmoe.pilot.arms import Repeat
 from dflmoe.pilot.plan import Options, Plan
 from dflmoe.report.schema import Cost, Money, Site, Value
+from dflmoe.simulate.federation import Played
 from dflmoe.wire.payload import ENVELOPE_BYTES
 
 
@@ -68,7 +69,7 @@ def cost(
         payload_bytes_per_head=payload,
         overhead_bytes_per_head=ENVELOPE_BYTES,
         heads_per_site=messages,
-        payload_bytes_per_site_day=messages * payload,
+        payload_bytes_per_site_day=payload_bytes(played) if played else 0,
         overhead_bytes_per_site_day=messages * ENVELOPE_BYTES,
         lendings_per_day=1.0,
         fedavg_bytes_per_site=fedavg_bytes(plan) if average else None,
@@ -104,10 +105,16 @@ def _scaled(value: Value, factor: float, shift: float = 0.0) -> Value:
     return Value(value=value.value * factor + shift, low=low, high=high)
 
 
+def payload_bytes(played: Played) -> int:
+    """Return the payload that a site sends and receives in all rounds, whatever each one lends."""
+    return 2 * max(played.sent_bytes.values()) - played.messages * ENVELOPE_BYTES
+
+
 def fedavg_bytes(plan: Plan) -> int:
-    """Return the bytes of one site: the whole model up and down in every round, in fp32."""
+    """Return the bytes of one site: all that learns up and down in every round, in fp32."""
     network = next(iter(plan.networks.values()))
-    numbers = sum(p.numel() for m in (network.body, network.head) for p in m.parameters())
+    parts = (network.body, network.head)
+    numbers = sum(p.numel() for m in parts for p in m.parameters() if p.requires_grad)
     return 2 * plan.average_rounds * 4 * numbers
 
 
@@ -117,7 +124,7 @@ def fedavg_words(mean: Site, plan: Plan, repeats: Sequence[Repeat]) -> str | Non
     if average is None or alone is None or federated is None or repeats[0].federation is None:
         return None
     played = repeats[0].federation
-    ours = max(played.payload_bytes.values()) * played.messages
+    ours = payload_bytes(played)
     return (
         f"FedAvg reached {average.value:.3f} on average ({average.value - alone.value:+.3f} over "
         f"alone; borrowed heads {federated.value - alone.value:+.3f}). It needs a server that all "

@@ -1,5 +1,6 @@
 """What a pilot plays, and which dials it turns for which data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,9 @@ from dflmoe.networks.public import public_body
 from dflmoe.types import SiteId
 
 Mode = Literal["auto", "paper"]
+
+AVERAGE_ROUNDS = 15
+"""Rounds of averaging, ours and FedAvg's."""
 
 INNER_FOLDS = 5
 """Folds that decisions within a training set are cross-fitted on."""
@@ -123,6 +127,11 @@ class Plan:
     own: dict[SiteId, Network] | None = None
 
 
+def alike(networks: Mapping[SiteId, Network]) -> bool:
+    """Return whether all sites have one network, so that weights can be averaged."""
+    return len({f"{n.body}{n.head}" for n in networks.values()}) == 1
+
+
 TABLE_NETWORK = Training(
     weight_decays=(0.1, 0.01, 0.001), learning_rate=0.01, max_steps=300, patience=6
 )
@@ -153,7 +162,7 @@ def chosen(study: Study, options: Options) -> Plan:
             lending=PAPER_STEPS,
             rounds=options.rounds or 15,
             averaging=AVERAGE,
-            average_rounds=15,
+            average_rounds=AVERAGE_ROUNDS,
             why=(
                 "Mode paper: private bodies, learned feature space transforms, attention gate over "
                 "logits, no guard, as we read the publication.",
@@ -161,7 +170,7 @@ def chosen(study: Study, options: Options) -> Plan:
             ),
         )
     if options.network:
-        return _of_network(study, options)
+        return _of_network(study, options, options.network)
     if table:
         vouched = study.own_scale is None
         return Plan(
@@ -171,7 +180,7 @@ def chosen(study: Study, options: Options) -> Plan:
             lending=Training(),
             rounds=options.rounds or 1,
             averaging=AVERAGE,
-            average_rounds=15,
+            average_rounds=AVERAGE_ROUNDS,
             why=(
                 "A table: the body is the standardised features themselves, the head a "
                 "regularised logistic regression, lent once.",
@@ -189,7 +198,7 @@ def chosen(study: Study, options: Options) -> Plan:
         lending=IMAGE_NETWORK,
         averaging=replace(IMAGE_NETWORK, max_steps=10),
         rounds=options.rounds or 1,
-        average_rounds=15,
+        average_rounds=AVERAGE_ROUNDS,
         why=(
             "Images: the first layer is the same at all sites, grown from the federation's seed "
             "and never trained; the head is the rest of a small convolutional network.",
@@ -197,13 +206,12 @@ def chosen(study: Study, options: Options) -> Plan:
     )
 
 
-def _of_network(study: Study, options: Options) -> Plan:
+def _of_network(study: Study, options: Options, name: str) -> Plan:
     """Return the plan for a network that the user named, the same at all sites.
 
     Raises:
         NetworkError: It does not fit the data, or its public weights do not fit it.
     """
-    table, name = study.kind == "table", options.network or ""
     at = options.head_from or (None if ":" in name else splits(name)[1])
     one = build(name, study.sites[0].x.shape[1:], len(study.classes), at=at, common=True)
     why = (
@@ -222,7 +230,7 @@ def _of_network(study: Study, options: Options) -> Plan:
             f"back to them ({', '.join(options.body_learns)}), and the mixture is used only on "
             "evidence of benefit."
         )
-    training = TABLE_NETWORK if table else IMAGE_NETWORK
+    training = TABLE_NETWORK if study.kind == "table" else IMAGE_NETWORK
     return Plan(
         networks={site.name: one for site in study.sites},
         dials=Dials(
@@ -233,6 +241,6 @@ def _of_network(study: Study, options: Options) -> Plan:
         lending=training,
         averaging=replace(training, max_steps=10),
         rounds=options.rounds or 1,
-        average_rounds=15,
+        average_rounds=AVERAGE_ROUNDS,
         why=(why,),
     )

@@ -17,14 +17,11 @@ from dflmoe.core.stacking import learns
 from dflmoe.core.training import Training
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import LabelError, OptionError, SiteError
-from dflmoe.pilot.plan import Options, Plan
+from dflmoe.pilot.plan import AVERAGE_ROUNDS, Options, Plan, alike
 from dflmoe.pilot.run import run
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report
 from dflmoe.types import SiteId
-
-AVERAGE_ROUNDS = 15
-"""Rounds of averaging, ours and FedAvg's."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def simulate(
     exchange = exchange_for(
         one_space=all(network.common for network in networks.values()),
         charter=charter is not None,
-        one_network=len({f"{n.body}{n.head}" for n in networks.values()}) == 1,
+        one_network=alike(networks),
     )
     averages = AVERAGE_ROUNDS if exchange == "averaged" else 0
     method = dials or replace(DIALS[exchange], averaging=averages)
@@ -143,7 +140,10 @@ def simulate(
         averaging=steps,
         rounds=method.averaging + rounds,
         average_rounds=AVERAGE_ROUNDS,
-        why=("The networks are the user's own.", WHY[exchange]),
+        why=(
+            "The networks are the user's own.",
+            "So are the dials." if dials else WHY[exchange],
+        ),
     )
     options = Options(folds=folds, repeats=repeats, rounds=rounds, seed=seed, train_rows=train_rows)
     report = run(study, options, plan=plan)
