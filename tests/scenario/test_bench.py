@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tests.made import experiment
+from torch import Tensor
 
 from dflmoe.bench.experiment import Experiment, RunSetting, load, shipped
+from dflmoe.bench.federation import federation
 from dflmoe.bench.methods import names, title
 from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
@@ -318,3 +321,43 @@ def test_a_hostile_site_is_not_scored_and_the_others_are(tmp_path: Path, lie: st
     records = list(run_all(settings, tmp_path, root=None, jobs=1))
     assert {record.status for record in records} == {"done"}
     assert {tuple(site.name for site in r.sites) for r in records} == {("site 2", "site 3")}
+
+
+@pytest.mark.parametrize("method", ["once", "taught"])
+def test_a_site_that_left_before_it_lent_anything_tells_nothing(
+    tmp_path: Path, method: str
+) -> None:
+    path = experiment(tmp_path, methods=(method,), steps=40)
+    text = path.read_text().replace('["mlp"]', '["mlp", "plain"]\ncharter = "plain"')
+    path.write_text(text.replace("[own_tasks", "[[conditions]]\ngone = 0.3\n[own_tasks"))
+    _, settings = planned(path)
+    for record in run_all(settings, tmp_path, root=None, jobs=1):
+        assert record.status == "done"
+        assert {site.name for site in record.sites} == {"site 1", "site 2"}
+        assert all(0 < site.leaks["loss threshold"].area < 1 for site in record.sites)
+
+
+def test_a_condition_changes_the_public_rows_and_leaves_the_sites_theirs(tmp_path: Path) -> None:
+    path = experiment(tmp_path, methods=("local", "anchored"))
+    conditions = '[[conditions]]\n[[conditions]]\nname = "few"\nanchors = 5\n'
+    conditions += '[[conditions]]\nname = "noise"\nanchors_from = "noise"\n'
+    conditions += '[[conditions]]\nname = "elsewhere"\ntasks = ["brain"]\n'
+    path.write_text(path.read_text().replace("[own_tasks", f"{conditions}[own_tasks"))
+    _, settings = planned(path)
+    assert {s.condition.name for s in settings} == {"", "few", "noise"}
+    sites = [federation(settings[2 * k], None).data["site 1"] for k in range(3)]
+    assert all(torch.equal(sites[0].x, one.x) for one in sites)
+    plain, few, noise = (one.anchors for one in sites if one.anchors is not None)
+    assert len(few) == 5 < len(plain) == len(noise)
+
+    def are_of(those: Tensor) -> Tensor:
+        return torch.tensor([[torch.equal(a, b) for b in plain] for a in those])
+
+    assert are_of(few).any(1).all()
+    assert not are_of(noise).any()
+    (record, *_) = run_all([settings[3]], tmp_path, root=None, jobs=1)
+    assert record.status == "done"
+
+    path.write_text(path.read_text().replace('"noise"\n[[', '"static"\n[['))
+    with pytest.raises(ExperimentError, match="anchors_from 'static' is no set; there are noise"):
+        planned(path)

@@ -1,15 +1,25 @@
 """Membership attacks: what memorises leaks, what does not does not, and patients are the unit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from tests.made import made_data, made_rows
 
-from dflmoe.bench.leaks import ATTACKS, leaks
+from dflmoe.bench.leaks import (
+    ATTACKS,
+    Losses,
+    heads_by_anchors,
+    leaks,
+    on_common_body,
+    opinions_by_anchors,
+)
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
-from dflmoe.core.site import Network, SiteData
+from dflmoe.core.site import CrossFit, Lent, SiteData, SiteState
 from dflmoe.core.stacking import initial
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
@@ -51,37 +61,45 @@ def test_the_error_is_that_of_fresh_patients_and_grows_when_rows_are_the_same_pa
     assert four.error == pytest.approx(found.error, rel=0.05)
 
 
-def told(
-    training: Training, averaging: int, names: Sequence[str], left: Sequence[str] = ()
-) -> dict[str, dict[str, Leak]]:
-    """Return what sites of noise, which can only be memorised, tell by what they lent."""
-    network = mlp(8, 2, hidden=128)
-    network = Network(network.body, network.head, 128, 2, common=True)
-    data, lent = {}, {}
+GREEDY = Training((1e-4,), 0.05, max_steps=400, judge_every=400, early_stopping=False)
+NETWORK = replace(mlp(8, 2, hidden=128), common=True)
+BODY = initial(NETWORK.body, 1, generator(0, "body"))
+
+
+class Lenders(NamedTuple):
+    """Sites of noise, which can only be memorised, and what they lent."""
+
+    data: dict[str, SiteData]
+    states: dict[str, SiteState]
+    lent: dict[str, list[Lent]]
+
+
+def lenders(training: Training, dials: Dials, names: Sequence[str]) -> Lenders:
+    """Let sites train once and lend."""
+    found = Lenders({}, {}, {})
+    anchors = torch.randn(300, 8, generator=generator(0, "anchors"))
     for k, name in enumerate(names):
-        rows = made_rows(name, 60, k, features=8, signal=0.0)
-        data[name] = made_data(rows, folds=2)
-        one = data[name]
-        data[name] = SiteData(
-            one.x[:1], one.y, type(one.crossfit)(one.crossfit.fold[:1]), one.group
+        made = made_data(made_rows(name, 60, k, features=8, signal=0.0), folds=2)
+        data = SiteData(
+            made.x[:1], made.y, CrossFit(made.crossfit.fold[:1]), made.group, anchors=anchors
         )
-        algorithm = DFLMoE(network, Dials(averaging=averaging), training, training)
-        state = algorithm.init(name, data[name], generator(0, name))
-        one_lent = algorithm.prepare(state, data[name], generator(1, name))[1]
-        lent[name] = [] if name in left else [one_lent]
-    body = initial(network.body, 1, generator(0, "body"))
-    return leaks(
-        dict.fromkeys(data, network),
-        dict.fromkeys(data, body),
-        data,
-        {name: one.group.numpy() for name, one in data.items()},
-        lent,
-    )
+        algorithm = DFLMoE(NETWORK, dials, training, training)
+        state = algorithm.init(name, data, generator(0, name))
+        found.states[name], release = algorithm.prepare(state, data, generator(1, name))
+        found.data[name], found.lent[name] = data, [release]
+    return found
+
+
+def told(losses: Losses, data: dict[str, SiteData]) -> dict[str, dict[str, Leak]]:
+    """Return what sites tell whose rows are patients."""
+    return leaks(losses, data, {name: one.group.numpy() for name, one in data.items()})
 
 
 def attacked(training: Training, averaging: int) -> dict[str, float]:
     """Return the mean area of each attack on two sites."""
-    found = told(training, averaging, ("ann", "bob"))
+    data, _, lent = lenders(training, Dials(averaging=averaging), ("ann", "bob"))
+    bodies = dict.fromkeys(data, BODY)
+    found = told(on_common_body(dict.fromkeys(data, NETWORK), bodies, data, lent), data)
     return {
         attack: float(np.mean([site[attack].area for site in found.values()])) for attack in ATTACKS
     }
@@ -91,17 +109,34 @@ def attacked(training: Training, averaging: int) -> dict[str, float]:
 def test_a_head_that_memorised_its_rows_leaks_more_than_one_that_stopped_early(
     averaging: int,
 ) -> None:
-    greedy = Training((1e-4,), 0.05, max_steps=400, judge_every=400, early_stopping=False)
     careful = Training((1e-4,), 0.05, max_steps=400, judge_every=10)
-    memorised, stopped = attacked(greedy, averaging), attacked(careful, averaging)
+    memorised, stopped = attacked(GREEDY, averaging), attacked(careful, averaging)
     assert memorised["loss threshold"] > 0.7
     for attack in ATTACKS:
         assert memorised[attack] > stopped[attack] + 0.05
 
 
-def test_a_site_that_left_before_it_lent_anything_tells_nothing() -> None:
-    few = Training((0.01,), max_steps=5)
-    names = ("ann", "bob", "cyd")
-    assert set(told(few, 0, names)) == set(names)
-    assert set(told(few, 0, names, left=["bob"])) == {"ann", "cyd"}
-    assert told(few, 0, names, left=["bob", "cyd"]) == {}
+def test_one_alone_has_no_peers_to_be_compared_with_and_tells_nothing() -> None:
+    data, _, lent = lenders(Training((0.01,), max_steps=5), Dials(), ("ann",))
+    assert told(on_common_body({"ann": NETWORK}, {"ann": BODY}, data, lent), data) == {}
+
+
+def test_where_bodies_agree_a_peer_learns_as_much_by_anchors_as_by_the_common_body() -> None:
+    dials = Dials(align="anchored", distil=1.0)
+    data, states, lent = lenders(GREEDY, dials, ("ann", "bob", "cyd"))
+    networks = dict.fromkeys(data, NETWORK)
+    heads = {
+        name: [replace(one, tensors={k: v for k, v in one.tensors.items() if " " not in k})]
+        for name, (one,) in lent.items()
+    }
+    common = on_common_body(networks, dict.fromkeys(data, BODY), data, heads)
+    by_heads = heads_by_anchors(networks, states, data, lent)
+    by_opinions = opinions_by_anchors(networks, states, data, lent)
+    for lender in data:
+        losses = common(lender, "ann")[0]
+        assert by_heads(lender, "ann").shape == (2, 60)
+        np.testing.assert_allclose(by_heads(lender, "ann").mean(0), losses, atol=0.02)
+        assert np.corrcoef(by_opinions(lender, "ann").mean(0), losses)[0, 1] > 0.8
+    for losses_of in (by_heads, by_opinions):
+        areas = [site["loss threshold"].area for site in told(losses_of, data).values()]
+        assert np.mean(areas) > 0.65

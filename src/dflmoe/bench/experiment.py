@@ -32,6 +32,9 @@ from dflmoe.simulate.faults import Lie
 SHIPPED = files("dflmoe.bench") / "experiments"
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 
+NOISE = "noise"
+"""Anchors that nobody ever measured."""
+
 
 class Section(BaseModel, frozen=True, extra="forbid"):
     """A table of the file: immutable, and a misspelt key is an error."""
@@ -141,7 +144,7 @@ class TaskSetting(Section):
 class Condition(Section):
     """Something that is changed for all methods alike."""
 
-    later = frozenset({"hostile"})
+    later = frozenset({"hostile", "anchors", "anchors_from", "tasks"})
 
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
@@ -150,6 +153,18 @@ class Condition(Section):
     sites: PositiveInt | None = None
     lends: Literal["head", "block", "model"] | None = None  # how much of the network travels
     hostile: Lie | None = None  # what the first site lends; the others' scores count
+    anchors: PositiveInt | None = None  # as many of the public rows; sites have the same rows
+    anchors_from: str | None = None  # another set in their place, or "noise"
+    tasks: tuple[str, ...] = ()  # where it is played; everywhere if empty
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.anchors_from not in {None, NOISE, *NAMES}:
+            raise ValueError(
+                f"anchors_from {self.anchors_from!r} is no set; there are {NOISE}, "
+                f"{', '.join(NAMES)}"
+            )
+        return self
 
 
 class Experiment(Section):
@@ -254,6 +269,7 @@ def load(name: str) -> Experiment:
         raise ExperimentError(f"experiment {name}: {'; '.join(faults)}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExperimentError(f"experiment {name} cannot be read: {error}") from error
-    for task in (*experiment.tasks, *experiment.quick_tasks):
+    named = (task for condition in experiment.conditions for task in condition.tasks)
+    for task in (*experiment.tasks, *experiment.quick_tasks, *named):
         experiment.task(task)
     return experiment

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dflmoe.bench.experiment import Partition, RunSetting, TaskSetting
+from dflmoe.bench.experiment import NOISE, Partition, RunSetting, TaskSetting
 from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.data import partitions
 from dflmoe.data.rows import Rows
@@ -74,6 +74,8 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
     rows = loaded(task.set, root, side=task.side, per_group=task.per_group)
     rng = _rng(setting, "partition")
     anchors, rows = _set_apart(rows, task, root, rng)
+    if condition.anchors or condition.anchors_from:
+        anchors = _instead(anchors, setting, root)
     site = _dealt(rows, task.partition, rng)
     if task.max_rows:
         site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
@@ -129,6 +131,24 @@ def _set_apart(
         return other.take(partitions.anchors(other.group, task.anchors, rng)), rows
     public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
     return rows.take(public), rows.take(~public)
+
+
+def _instead(anchors: Rows, setting: RunSetting, root: Path | None) -> Rows:
+    """Return the public rows that the condition asks for, in place of those that were set apart."""
+    task, wanted = setting.task, setting.condition
+    rng, count = _rng(setting, "anchors"), min(wanted.anchors or len(anchors), len(anchors))
+    if wanted.anchors_from == NOISE:
+        anchors = replace(anchors, x=partitions.noise(anchors.x.shape, rng))
+    elif wanted.anchors_from is not None:
+        other = loaded(wanted.anchors_from, root, side=task.side, per_group=task.per_group)
+        length = anchors.x.shape[-1]
+        if other.kind != anchors.kind or other.x.shape[-1] < length:
+            raise OptionError(
+                f"rows of set {other.name!r} cannot stand for those of {anchors.name!r}: "
+                "they are of another kind, or shorter"
+            )
+        anchors = replace(other, x=other.x[..., :length])
+    return anchors.take(np.sort(rng.choice(len(anchors), count, replace=False)))
 
 
 def cut(name: str, shape: tuple[int, ...], outputs: int, at: str | None, scale: int = 1) -> Network:

@@ -14,7 +14,7 @@ from dflmoe.baselines.logistic import LogisticOnly
 from dflmoe.baselines.rival import Budget
 from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.federation import Federation, federation
-from dflmoe.bench.leaks import leaks
+from dflmoe.bench.leaks import heads_by_anchors, leaks, on_common_body, opinions_by_anchors
 from dflmoe.bench.methods import LOCAL, LOGISTIC, Ours, ours, rival
 from dflmoe.bench.record import RunRecord, SiteScore, software
 from dflmoe.core.algorithm import SERVER, Algorithm, Outcome
@@ -185,18 +185,33 @@ def _lending(method: Ours, setting: RunSetting, sites: Federation) -> Mapping[Si
 def _told(
     setting: RunSetting, sites: Federation, played: Played
 ) -> Mapping[SiteId, Mapping[str, Leak]]:
-    """Return what our lent heads tell of their training rows, if their body is common."""
+    """Return what all that our sites lent tells of their training rows.
+
+    Heads of private bodies are attacked where public rows bring them together. A site that left
+    before it lent anything tells nothing.
+    """
     lends = ours(setting.method, _exchange(sites))
     if lends is None or lends.dials.control != "none":
         return {}
     networks = _lending(lends, setting, sites)
-    if not all(network.common for network in networks.values()):
+    lent = {site: releases for site, releases in played.lent.items() if releases}
+    data = {site: sites.data[site] for site in lent}
+    if all(network.common for network in networks.values()):
+        bodies = {
+            name: initial(network.body, 1, generator(setting.seed, "body"))
+            for name, network in networks.items()
+        }
+        return leaks(on_common_body(networks, bodies, data, lent), data, sites.patient)
+    dials = lends.dials if sites.shared or lends.apart is None else lends.apart
+    if dials.align != "anchored":
         return {}
-    bodies = {
-        name: initial(network.body, 1, generator(setting.seed, "body"))
-        for name, network in networks.items()
-    }
-    return leaks(networks, bodies, sites.data, sites.patient, played.lent)
+    by_heads = heads_by_anchors(networks, played.states, data, lent)
+    told = leaks(by_heads, data, sites.patient)
+    if dials.distil and sites.kind.task is LABELS:
+        by_opinions = opinions_by_anchors(networks, played.states, data, lent)
+        for site, found in leaks(by_opinions, data, sites.patient).items():
+            told[site].update({f"{attack}, opinions": told_by for attack, told_by in found.items()})
+    return told
 
 
 def _paced(dials: Dials, budget: Budget, *, once: bool) -> Dials:

@@ -70,6 +70,7 @@ def plan(
         for seed in (seeds or range(1 if quick else experiment.seeds))
         for task in (tasks or played)
         for condition in experiment.conditions
+        if task in (condition.tasks or (task,))
         for method in (methods or called)
     ]
 

@@ -11,7 +11,7 @@ from time import thread_time
 import torch
 
 from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
-from dflmoe.core.site import Lent, SiteData
+from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.errors import HeadError, TrainingError
 from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
@@ -33,6 +33,7 @@ class Played:
         seconds: Compute time of each site, all splits together.
         refused: Sentences on heads that were not admitted, by receiver.
         lent: What each site sent, round by round.
+        states: Of each site, after the last round.
     """
 
     outcomes: dict[SiteId, list[Outcome]]
@@ -42,6 +43,7 @@ class Played:
     sent_bytes: dict[SiteId, int] = field(default_factory=dict)
     refused: dict[SiteId, list[str]] = field(default_factory=dict)
     lent: dict[SiteId, list[Lent]] = field(default_factory=dict)
+    states: dict[SiteId, SiteState] = field(default_factory=dict)
 
 
 class InStep:
@@ -177,6 +179,7 @@ def play(
     data = {site: misled(one, (faults or {}).get(site)) for site, one in data.items()}
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
     seconds: dict[SiteId, float] = {}
+    states: dict[SiteId, SiteState] = {}
 
     def live(site: SiteId) -> None:
         began = thread_time()
@@ -196,7 +199,7 @@ def play(
         except BaseException:
             exchange.abort()
             raise
-        seconds[site] = thread_time() - began
+        seconds[site], states[site] = thread_time() - began, state
 
     torch.set_num_threads(1)
     with ThreadPoolExecutor(len(algorithms)) as pool:
@@ -219,4 +222,5 @@ def play(
         exchange.sent_bytes,
         exchange.refused,
         exchange.lent,
+        states,
     )
