@@ -206,6 +206,25 @@ def test_a_network_of_ones_own_begins_with_public_weights(tmp_path: Path) -> Non
     assert "give that with --public-body" in refused.stderr
 
 
+def test_one_agreed_network_is_averaged_and_lent_beside_the_sites_own(tmp_path: Path) -> None:
+    data, out = tmp_path / "data.csv", tmp_path / "out"
+    good().drop(columns=["ward", "id"]).to_csv(data, index=False)
+    command = ["pilot", str(data), "--out", str(out), *SMALL, "--charter", "plain", "--json"]
+    ended = dflmoe(*command)
+    assert ended.returncode == 0, ended.stderr
+    numbers = json.loads(ended.stdout)
+    assert numbers["rounds"] == 16
+    assert any("It is plain, lent as a whole" in why for why in numbers["choices"])
+    north = next(site for site in numbers["sites"] if site["name"] == "north")
+    assert "north (own network)" in north["gate_share"]
+    refused = dflmoe(*command, "--mode", "paper")
+    assert refused.returncode == OptionError.exit_code
+    assert "--charter go with --mode auto" in refused.stderr
+    refused = dflmoe(*command, "--network", "mlp", "--public-body", str(data))
+    assert refused.returncode == OptionError.exit_code
+    assert "choose one of them" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("after", "partial"),
     [

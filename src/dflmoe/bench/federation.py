@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from dflmoe.bench.experiment import NOISE, Partition, RunSetting, TaskSetting
 from dflmoe.core.site import CrossFit, Network, SiteData
@@ -21,7 +20,7 @@ from dflmoe.data.rows import Rows
 from dflmoe.data.sets import load_set
 from dflmoe.data.splits import draw_rows, fold_of
 from dflmoe.errors import OptionError
-from dflmoe.networks.catalogue import build, splits
+from dflmoe.networks import build, entire, splits
 from dflmoe.tasks import TASKS, Kind, scored_by
 from dflmoe.types import SiteId, generator
 
@@ -159,12 +158,9 @@ def cut(name: str, shape: tuple[int, ...], outputs: int, at: str | None, scale: 
     """
     if at in {"head", "block"}:
         at = splits(name)[at == "block"]
-    if at != "model":
-        return build(name, shape, outputs, at=at, scale=scale)
-    whole = build(name, shape, outputs, scale=scale)
-    return Network(
-        nn.Identity(), nn.Sequential(whole.body, whole.head), shape[0], outputs, common=True
-    )
+    if at == "model":
+        return entire(name, shape, outputs, scale=scale)
+    return build(name, shape, outputs, at=at, scale=scale)
 
 
 def _rng(setting: RunSetting, *purpose: str) -> np.random.Generator:

@@ -64,6 +64,12 @@ def pilot(
     body_learns: Annotated[
         list[str] | None, typer.Option(help="Layer of it that goes on learning; may be repeated.")
     ] = None,
+    charter: Annotated[
+        str | None,
+        typer.Option(
+            help="Light network that all agreed on, averaged, then lent, beside their own."
+        ),
+    ] = None,
     sensitivity: Annotated[float, typer.Option(help="Of the operating point.")] = 0.9,
     curve: Annotated[
         bool, typer.Option("--curve", help="Also with 20, 40, 80 and 160 labelled rows.")
@@ -101,6 +107,7 @@ def pilot(
         head_from=head_from,
         public_body=public_body,
         body_learns=tuple(body_learns or ()),
+        charter=charter,
     ).checked()
     if (value_per_decision is None) != (decisions_per_year is None):
         raise OptionError("--value-per-decision and --decisions-per-year go together; give both")

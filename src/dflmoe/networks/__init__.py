@@ -1,12 +1,13 @@
 """Networks by name, each split into a body that stays and a head that travels."""
 
-from dflmoe.networks.catalogue import build, layers, names, splits
+from dflmoe.networks.catalogue import build, entire, layers, names, splits
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.split import fits, split
 from dflmoe.networks.tables import mlp, plain
 
 __all__ = [
     "build",
+    "entire",
     "fits",
     "layers",
     "mlp",

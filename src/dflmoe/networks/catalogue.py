@@ -144,6 +144,19 @@ def build(
     return network
 
 
+def entire(name: str, shape: tuple[int, ...], outputs: int, *, scale: int = 1) -> Network:
+    """Return a network that is lent as a whole: a head behind a body that does nothing.
+
+    Arguments and errors are those of ``build``.
+    """
+    if ":" in name:
+        head = _made(name, Wanted(shape, outputs, 0, scale))
+    else:
+        network = build(name, shape, outputs, scale=scale)
+        head = nn.Sequential(network.body, network.head)
+    return Network(nn.Identity(), head, shape[0], outputs, common=True)
+
+
 def _entry(name: str) -> Entry:
     if name not in CATALOGUE:
         raise NetworkError(

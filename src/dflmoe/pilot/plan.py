@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from dflmoe.core.auto import DIALS, WHY
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
 from dflmoe.core.training import Training
 from dflmoe.data.study import Study
 from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
-from dflmoe.networks import build, mlp, plain, small_cnn, splits
+from dflmoe.networks import build, entire, mlp, plain, small_cnn, splits
 from dflmoe.networks.public import public_body
 from dflmoe.types import SiteId
 
@@ -41,6 +42,8 @@ class Options:
         head_from: First layer of its head; the last block and what follows if not given.
         public_body: Safetensors file that its body begins with.
         body_learns: Layers of that body that go on learning.
+        charter: One light network that all sites agreed on, by name or import path: it is averaged
+            for some rounds and lent as a whole, beside networks that each site keeps to itself.
     """
 
     folds: int = 5
@@ -55,6 +58,7 @@ class Options:
     head_from: str | None = None
     public_body: Path | None = None
     body_learns: tuple[str, ...] = ()
+    charter: str | None = None
 
     def checked(self) -> "Options":
         """Return the options if all make sense.
@@ -86,8 +90,14 @@ class Options:
                 "--body-learns names layers of a public body; give that with --public-body",
             ),
             (
-                self.network is None or self.mode == "auto",
-                "--network goes with --mode auto; the published method has networks of its own",
+                self.mode == "auto" or not (self.network or self.charter),
+                "--network and --charter go with --mode auto; the published method has networks "
+                "of its own",
+            ),
+            (
+                self.charter is None or not self.public_body,
+                "--public-body is of a network whose head is lent, and --charter lends another; "
+                "choose one of them",
             ),
         ]
         for fine, sentence in rules:
@@ -139,6 +149,10 @@ AVERAGE = Training(weight_decays=(0.3, 0.03, 0.003), learning_rate=0.05, max_ste
 IMAGE_NETWORK = Training(
     weight_decays=(0.003,), learning_rate=0.005, max_steps=200, judge_every=20, batch=64
 )
+LOCAL_STEPS = Training(
+    weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64, early_stopping=False
+)
+"""Of one round of averaging a network that all sites agreed on."""
 PAPER_STEPS = Training(
     weight_decays=(1e-3,),
     learning_rate=3e-3,
@@ -169,6 +183,8 @@ def chosen(study: Study, options: Options) -> Plan:
                 "In our trials this exchange carried no knowledge: compare it with its controls.",
             ),
         )
+    if options.charter:
+        return _of_charter(study, options, options.charter)
     if options.network:
         return _of_network(study, options, options.network)
     if table:
@@ -243,4 +259,32 @@ def _of_network(study: Study, options: Options, name: str) -> Plan:
         rounds=options.rounds or 1,
         average_rounds=AVERAGE_ROUNDS,
         why=(why,),
+    )
+
+
+def _of_charter(study: Study, options: Options, name: str) -> Plan:
+    """Return the plan for sites that agreed on one light network beside their own.
+
+    Raises:
+        NetworkError: It does not fit the data.
+    """
+    shape, classes = study.sites[0].x.shape[1:], len(study.classes)
+    training = TABLE_NETWORK if study.kind == "table" else IMAGE_NETWORK
+    if options.network:
+        at = options.head_from or (None if ":" in options.network else splits(options.network)[1])
+        own = build(options.network, shape, classes, at=at)
+    else:
+        own = mlp(shape[0], classes) if study.kind == "table" else small_cnn(shape[0], classes)
+    agreed = entire(name, shape, classes)
+    return Plan(
+        networks={site.name: agreed for site in study.sites},
+        own={site.name: own for site in study.sites},
+        dials=replace(DIALS["averaged"], averaging=AVERAGE_ROUNDS),
+        training=training,
+        tuning=training,
+        lending=LOCAL_STEPS,
+        averaging=replace(LOCAL_STEPS, early_stopping=True),
+        rounds=AVERAGE_ROUNDS + (options.rounds or 1),
+        average_rounds=AVERAGE_ROUNDS,
+        why=(f"{WHY['averaged']} It is {name}, lent as a whole.",),
     )

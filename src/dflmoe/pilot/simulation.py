@@ -17,7 +17,7 @@ from dflmoe.core.stacking import learns
 from dflmoe.core.training import Training
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import LabelError, OptionError, SiteError
-from dflmoe.pilot.plan import AVERAGE_ROUNDS, Options, Plan, alike
+from dflmoe.pilot.plan import AVERAGE_ROUNDS, LOCAL_STEPS, Options, Plan, alike
 from dflmoe.pilot.run import run
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report
@@ -122,7 +122,6 @@ def simulate(
     train = training or Training(
         weight_decays=(0.01, 0.001), learning_rate=0.01, max_steps=300, batch=64
     )
-    steps = Training(weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64)
     exchange = exchange_for(
         one_space=all(network.common for network in networks.values()),
         charter=charter is not None,
@@ -135,9 +134,9 @@ def simulate(
         own=networks,
         dials=method,
         training=train,
-        lending=replace(steps, early_stopping=False) if method.averaging else train,
+        lending=LOCAL_STEPS if method.averaging else train,
         tuning=train,
-        averaging=steps,
+        averaging=replace(LOCAL_STEPS, early_stopping=True),
         rounds=method.averaging + rounds,
         average_rounds=AVERAGE_ROUNDS,
         why=(
