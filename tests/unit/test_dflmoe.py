@@ -10,12 +10,13 @@ import torch
 from tests.made import made_data, made_rows
 from torch import nn
 
-from dflmoe.core.algorithm import Outcome, run_round
+from dflmoe.core.algorithm import Outcome, out_of_fold_loss, run_round
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import what_serves
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.task import Labels
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
 from dflmoe.types import generator
@@ -332,6 +333,24 @@ def test_a_hedge_moves_as_far_as_the_evidence_goes(better: float, serves: str) -
     served, used = what_serves(own, said, data, Dials(hedge=True))
     torch.testing.assert_close(served, {"mixture": said, "own": own}[serves])
     assert used.all() == (serves == "mixture")
+
+
+@pytest.mark.parametrize("ranks", [False, True], ids=["accuracy", "AUROC"])
+def test_a_loss_that_falls_at_the_price_of_the_score_serves_nobody(ranks: bool) -> None:
+    task = Labels(ranks=ranks)
+    data = replace(made_data(made_rows("home", 200, 9)), task=task)
+    truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
+    seen, more = (torch.randn(truth.shape, generator=generator(3, k)) for k in range(2))
+    bold = torch.log_softmax(8 * (truth + seen), dim=2)
+    cautious = torch.log_softmax(0.5 * (truth + seen + more), dim=2)
+    assert (out_of_fold_loss(cautious, data) < out_of_fold_loss(bold, data) - 0.5).all()
+    served, _ = what_serves(bold, cautious, data, Dials(hedge=True))
+    own, new, now = (
+        task.score(said, data.y.expand(2, -1), data.crossfit.fold)
+        for said in (bold, cautious, served)
+    )
+    assert (new < own).all()
+    assert (now >= own).all()
 
 
 def test_weak_evidence_moves_a_hedge_half_way() -> None:

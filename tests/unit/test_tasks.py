@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from tests.made import made_masks, made_pictures, noise, pixels
 from torch import Tensor, nn
 
-from dflmoe.core.task import LABELS, Task
+from dflmoe.core.task import LABELS, Labels, Task
 from dflmoe.errors import MissingExtraError
 from dflmoe.tasks import TASKS, UNITS, classification, scored_by, segmentation, super_resolution
 from dflmoe.tasks.segmentation import Pixels
@@ -295,6 +295,44 @@ def test_the_parts_of_an_area_have_its_spread() -> None:
 
 def test_another_metric_replaces_the_kinds_own_and_nothing_else() -> None:
     kind = scored_by(TASKS["table"], "auroc")
-    assert (kind.metric, kind.task) == ("AUROC", TASKS["table"].task)
+    assert (kind.metric, kind.task) == ("AUROC", Labels(ranks=True))
     assert UNITS[kind.metric] == TASKS["table"].unit
     assert scored_by(TASKS["table"], None) is TASKS["table"]
+
+
+# What people judge by, as the guard sees it.
+
+
+@law
+@given(seed=SEEDS, classes=st.sampled_from([2, 3]))
+def test_a_score_is_the_metric_of_training_rows_only(seed: int, classes: int) -> None:
+    said = LABELS.said(noise(seed, 2, 40, classes), 2)
+    y = torch.randint(classes, (40,), generator=generator(seed)).expand(2, -1)
+    fold = torch.zeros(2, 40, dtype=torch.long)
+    fold[:, 30:] = -1
+    right = (said.argmax(2) == y)[:, :30].double().mean(1)
+    torch.testing.assert_close(LABELS.score(said, y, fold), right)
+    area = classification.scores(said[0, :30], y[0, :30])["auroc"]
+    assert float(Labels(ranks=True).score(said, y, fold)[0]) == pytest.approx(area)
+
+
+def test_the_area_of_a_score_never_compares_rows_that_different_fits_predicted() -> None:
+    said = LABELS.said(noise(0, 1, 40, 2), 2)
+    y = (torch.arange(40) % 2)[None]
+    fold = (torch.arange(40) // 20)[None]
+    ranks = Labels(ranks=True)
+    moved = said + torch.where(fold == 1, 5.0, 0.0)[..., None] * torch.tensor([-1.0, 1.0])
+    torch.testing.assert_close(ranks.score(moved, y, fold), ranks.score(said, y, fold))
+    by_fold = [classification.scores(said[0, k : k + 20], y[0, k : k + 20]) for k in (0, 20)]
+    mean = np.mean([found["auroc"] for found in by_fold if found["auroc"] is not None])
+    assert float(ranks.score(said, y, fold)) == pytest.approx(mean)
+    assert float(ranks.score(said, torch.zeros_like(y), fold)) == 0.5
+
+
+def test_pictures_are_judged_by_their_loss() -> None:
+    for task, y in ((Pixels(), noise(1, 1, 3, 4, 4) > 0), (Images(), noise(1, 1, 3, 2, 4, 4))):
+        target = y.long() if y.dtype == torch.bool else y
+        said = task.said(noise(0, 1, 3, 2, 4, 4), 2)
+        fold = torch.tensor([[0, 1, -1]])
+        expected = -task.losses(said, target)[:, :2].mean(1)
+        torch.testing.assert_close(task.score(said, target, fold), expected)

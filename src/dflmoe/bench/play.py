@@ -23,7 +23,7 @@ from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import initial
-from dflmoe.core.task import LABELS
+from dflmoe.core.task import Labels
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
 from dflmoe.privacy.membership import Leak
 from dflmoe.simulate.faults import Fault, Weather
@@ -116,7 +116,7 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
 
 def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
     """Return what each site has alone: its own network, trained to convergence."""
-    if method == LOGISTIC and sites.kind.task is not LABELS:
+    if method == LOGISTIC and not isinstance(sites.kind.task, Labels):
         raise ExperimentError("logistic regression predicts classes; leave it out for images")
     local: dict[SiteId, Algorithm] = {
         name: LogisticOnly(network.classes)
@@ -207,7 +207,7 @@ def _told(
         return {}
     by_heads = heads_by_anchors(networks, played.states, data, lent)
     told = leaks(by_heads, data, sites.patient)
-    if dials.distil and sites.kind.task is LABELS:
+    if dials.distil and isinstance(sites.kind.task, Labels):
         by_opinions = opinions_by_anchors(networks, played.states, data, lent)
         for site, found in leaks(by_opinions, data, sites.patient).items():
             told[site].update({f"{attack}, opinions": told_by for attack, told_by in found.items()})

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.core.task import training_mean
 from dflmoe.types import SiteId
 
 Exchange = Callable[[Lent], Sequence[Lent]]
@@ -85,8 +86,7 @@ def out_of_fold_loss(
     log_probs: Float[Tensor, "split row class ..."], data: SiteData
 ) -> Float[Tensor, " split"]:
     """Return the mean loss over each split's training rows."""
-    trains = data.crossfit.fold >= 0
-    return (out_of_fold_losses(log_probs, data) * trains).sum(1) / trains.sum(1)
+    return training_mean(out_of_fold_losses(log_probs, data), data.crossfit.fold)
 
 
 @runtime_checkable

@@ -83,6 +83,9 @@ def what_serves(
 ) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
     """Return what the site would use, and whether borrowed heads have a part in it.
 
+    A hedge asks for evidence in the loss, which sees much in few rows, and that the score that
+    people judge by is not lower than the own model's: a loss can fall by mere caution.
+
     Args:
         own: Of the own model.
         mixture: Of own and borrowed heads.
@@ -96,6 +99,14 @@ def what_serves(
         trains = data.crossfit.fold >= 0
         return difference(worse, trains, data.group, confidence=confidence)
 
+    def score(said: Tensor) -> Float[Tensor, " split"]:
+        y = data.y.expand(len(said), *data.y.shape)
+        return data.task.score(said, y, data.crossfit.fold)
+
+    def helps(said: Tensor, confidence: float) -> Bool[Tensor, " split"]:
+        benefit = mixture_is_used(against_own(said, confidence), vouched=False)
+        return benefit & (score(said) >= score(own))
+
     def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
         return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
 
@@ -106,6 +117,6 @@ def what_serves(
         return where(used, mixture, own), used
     pair = torch.stack([own, mixture], dim=2)
     mean = data.task.pooled(pair, log_halves(pair), dials.pool)
-    serves = mixture_is_used(against_own(mixture, SERVES_AT), vouched=False)
-    hedges = mixture_is_used(against_own(mean, HEDGED_AT), vouched=False)
+    serves = helps(mixture, SERVES_AT)
+    hedges = helps(mean, HEDGED_AT)
     return where(serves, mixture, where(hedges, mean, own)), serves | hedges

@@ -8,12 +8,14 @@ row: none for a class, ``height width`` for a mask or an image.
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dflmoe.core.mixture import Pool, mix
+from dflmoe.metrics.area import auroc_within
 
 
 @runtime_checkable
@@ -45,6 +47,21 @@ class Task(Protocol):
         """
         ...
 
+    def score(
+        self,
+        said: Float[Tensor, "split row class ..."],
+        y: Tensor,
+        fold: Int[Tensor, "split row"],
+    ) -> Float[Tensor, " split"]:
+        """Return what people judge predictions of training rows by; higher is better.
+
+        Args:
+            said: Predictions, out of fold.
+            y: What came true, ``[split, row, ...]``.
+            fold: Of each row; below zero for rows that do not count.
+        """
+        ...
+
     def pooled(
         self,
         tokens: Float[Tensor, "model row expert class ..."],
@@ -61,9 +78,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """One class a row: cross-entropy, and one decision of the gate a row."""
+    """One class a row: cross-entropy, and one decision of the gate a row.
+
+    Attributes:
+        calibrates: See ``Task.calibrates``.
+        ranks: Whether people judge by AUROC (one class against the rest) instead of accuracy.
+    """
 
     calibrates: bool = True
+    ranks: bool = False
 
     def said(self, raw: Tensor, dim: int) -> Tensor:
         """See ``Task.said``: log probabilities."""
@@ -75,6 +98,19 @@ class Labels:
         """See ``Task.losses``: cross-entropy."""
         loss = F.cross_entropy(said.flatten(0, 1), y.flatten(0, 1), reduction="none")
         return loss.view(*y.shape[:2], -1).mean(2)
+
+    def score(
+        self,
+        said: Float[Tensor, "split row class ..."],
+        y: Tensor,
+        fold: Int[Tensor, "split row"],
+    ) -> Float[Tensor, " split"]:
+        """See ``Task.score``: accuracy, or AUROC within folds."""
+        if self.ranks:
+            splits = zip(said.double(), y, fold, strict=True)
+            return torch.tensor([_auroc(*(v[f >= 0] for v in (p, t, f))) for p, t, f in splits])
+        right = (said.argmax(2) == y).double().view(*y.shape[:2], -1).mean(2)
+        return training_mean(right, fold)
 
     def pooled(
         self,
@@ -91,6 +127,24 @@ class Labels:
 
 
 LABELS = Labels()
+
+
+def _auroc(
+    said: Float[Tensor, "row class"], y: Int[Tensor, " row"], fold: Int[Tensor, " row"]
+) -> float:
+    """Return the AUROC of each class against the rest, within folds, averaged over classes."""
+    classes = [1] if said.shape[1] == 2 else y.unique().tolist()  # noqa: PLR2004 - one mirrors the other
+    return float(
+        np.mean([auroc_within(said[:, k].numpy(), (y == k).numpy(), fold.numpy()) for k in classes])
+    )
+
+
+def training_mean(
+    values: Float[Tensor, "split row"], fold: Int[Tensor, "split row"]
+) -> Float[Tensor, " split"]:
+    """Return the mean over each split's training rows."""
+    trains = fold >= 0
+    return (values * trains).sum(1) / trains.sum(1)
 
 
 def over_places(values: Float[Tensor, "model row value ..."]) -> Float[Tensor, "model row value"]:

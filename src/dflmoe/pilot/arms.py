@@ -16,6 +16,7 @@ from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.site import CrossFit, SiteData
+from dflmoe.core.task import Labels
 from dflmoe.data.splits import Splits, repeated_splits
 from dflmoe.data.study import SiteRows, Study, standardised
 from dflmoe.metrics.clinical import threshold_for_sensitivity
@@ -258,6 +259,7 @@ def _data(study: Study, site: SiteRows, splits: Splits) -> SiteData:
         y=torch.from_numpy(site.y),
         crossfit=splits.crossfit,
         group=torch.from_numpy(site.patient),
+        task=Labels(ranks=True),  # the report's score is the AUC
     )
 
 

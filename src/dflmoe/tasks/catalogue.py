@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dflmoe.core.task import LABELS, Task
+from dflmoe.core.task import LABELS, Labels, Task
 from dflmoe.tasks import classification, segmentation, super_resolution
 
 Scores = Mapping[str, float | None]
@@ -60,4 +60,4 @@ def scored_by(kind: Kind, metric: str | None) -> Kind:
     """
     if metric is None:
         return kind
-    return replace(kind, metric="AUROC", row_scores=classification.auroc)
+    return replace(kind, task=Labels(ranks=True), metric="AUROC", row_scores=classification.auroc)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dflmoe.core.mixture import Pool, mix
+from dflmoe.core.task import training_mean
 from dflmoe.errors import MissingExtraError
 
 
@@ -40,6 +41,15 @@ class Pixels:
         probs, true = log_probs[:, 1:].exp(), target[:, 1:]
         overlap = (2 * (probs * true).sum(2) + 1) / (probs.sum(2) + true.sum(2) + 1)
         return (entropy + 1 - overlap.mean(1)).view(y.shape[:2])
+
+    def score(
+        self,
+        said: Float[Tensor, "split row class height width"],
+        y: Tensor,
+        fold: Int[Tensor, "split row"],
+    ) -> Float[Tensor, " split"]:
+        """See ``Task.score``: minus the loss, of which the measure is already a part."""
+        return -training_mean(self.losses(said, y), fold)
 
     def pooled(
         self,

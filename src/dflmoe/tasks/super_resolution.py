@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dflmoe.core.mixture import Pool, averaged
+from dflmoe.core.task import training_mean
 from dflmoe.errors import MissingExtraError
 
 PERFECT_DB = 100.0
@@ -32,6 +33,15 @@ class Images:
     ) -> Float[Tensor, "model row"]:
         """See ``Task.losses``: mean absolute error, in percent of the range of values."""
         return 100 * (said - y).abs().flatten(2).mean(2)
+
+    def score(
+        self,
+        said: Float[Tensor, "split row channel height width"],
+        y: Tensor,
+        fold: Int[Tensor, "split row"],
+    ) -> Float[Tensor, " split"]:
+        """See ``Task.score``: minus the loss, which falls as PSNR rises."""
+        return -training_mean(self.losses(said, y), fold)
 
     def pooled(
         self,
