@@ -15,7 +15,7 @@ from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.guard import what_serves
-from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.site import CrossFit, Lent, Network, SiteData, SiteState
 from dflmoe.core.task import Labels
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
@@ -351,6 +351,25 @@ def test_a_loss_that_falls_at_the_price_of_the_score_serves_nobody(ranks: bool) 
     )
     assert (new < own).all()
     assert (now >= own).all()
+
+
+@pytest.mark.parametrize(("rare", "serves"), [(40, False), (8, True)], ids=["many", "few"])
+def test_what_is_good_on_average_and_bad_for_a_class_serves_nobody_where_rows_tell(
+    rare: int, serves: bool
+) -> None:
+    data = made_data(made_rows("home", 300, 9))
+    y = (torch.arange(300) >= 300 - rare).long()
+    data = replace(data, y=y, crossfit=CrossFit(torch.arange(300)[None] % 5))
+    truth = torch.nn.functional.one_hot(y, 2).float()[None]
+    seen = torch.randn(truth.shape, generator=generator(3))
+    own = torch.log_softmax(truth + seen, dim=2)
+    harm = torch.where(y == 1, -0.7, 1.5)[:, None]
+    said = torch.log_softmax(truth * (1 + harm) + seen, dim=2)
+    losses = [data.task.losses(what, y[None])[0] for what in (own, said)]
+    assert losses[1].mean() < losses[0].mean() - 0.1
+    assert losses[1][y == 1].mean() > losses[0][y == 1].mean() + 0.1
+    _, used = what_serves(own, said, data, Dials(hedge=True))
+    assert bool(used[0]) is serves
 
 
 def test_weak_evidence_moves_a_hedge_half_way() -> None:

@@ -3,6 +3,8 @@ import torch
 
 from dflmoe.core.guard import Bounds, difference, mixture_is_used
 
+MANY = torch.tensor([100])
+
 
 def decided(rows: int, mean: float, *, vouched: bool, sites: int = 4000) -> float:
     """Return how often a guard uses a mixture whose log-loss differs by ``mean`` (sd 0.5)."""
@@ -59,9 +61,9 @@ def test_one_patient_proves_nothing() -> None:
 
 
 def test_the_two_rules_of_the_guard() -> None:
-    unclear = Bounds(torch.zeros(1), torch.tensor([-1.0]), torch.tensor([1.0]))
-    worse = Bounds(torch.ones(1), torch.tensor([0.1]), torch.tensor([2.0]))
-    better = Bounds(-torch.ones(1), torch.tensor([-2.0]), torch.tensor([-0.1]))
+    unclear = Bounds(torch.zeros(1), torch.tensor([-1.0]), torch.tensor([1.0]), MANY)
+    worse = Bounds(torch.ones(1), torch.tensor([0.1]), torch.tensor([2.0]), MANY)
+    better = Bounds(-torch.ones(1), torch.tensor([-2.0]), torch.tensor([-0.1]), MANY)
     assert [bool(mixture_is_used(b, vouched=True)) for b in (unclear, worse, better)] == [
         True,
         False,

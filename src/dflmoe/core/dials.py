@@ -35,8 +35,8 @@ class Dials:
         guard: Set aside heads on evidence of harm, and fall back to the own model likewise.
         hedge: Move only as far as the evidence goes: on evidence of benefit the mixture serves, on
             weaker evidence the mean of it and of the own model, else the own model; and neither
-            serves whose score (``Task.score``) is below the own model's out of fold. Without it
-            the mixture serves or it does not.
+            serves whose score (``Task.score``) is below the own model's out of fold, or that is
+            shown to harm a class. Without it the mixture serves or it does not.
         vouched: Whether the federation vouches for a common feature space; without it the mixture
             serves only on evidence of benefit.
         calibrate: Shift and heat every expert to the own rows before mixing.

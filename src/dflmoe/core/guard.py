@@ -19,11 +19,12 @@ from dflmoe.core.task import log_halves
 
 
 class Bounds(NamedTuple):
-    """A mean difference and its one-sided bounds."""
+    """A mean difference, its one-sided bounds, and from how many patients."""
 
     mean: Float[Tensor, " split"]
     lower: Float[Tensor, " split"]
     upper: Float[Tensor, " split"]
+    patients: Int[Tensor, " split"]
 
 
 def difference(
@@ -57,11 +58,15 @@ def difference(
     error = (spread / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
     quantile = torch.tensor(student.ppf(confidence, (n - 1).clamp(min=1).numpy()), dtype=d.dtype)
     reach = torch.where(n > 1, quantile * error, torch.inf)
-    return Bounds(mean, mean - reach, mean + reach)
+    return Bounds(mean, mean - reach, mean + reach, n)
 
 
 HEDGED_AT, SERVES_AT = 0.8, 0.9
 """One-sided confidence of benefit at which the hedge serves, and the mixture itself."""
+
+HARMS_AT, CLASS_PATIENTS = 0.95, 10
+"""One-sided confidence of harm to any class, all of them together (Bonferroni), and how many
+patients a class must have for that to be judged."""
 
 
 def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
@@ -83,8 +88,9 @@ def what_serves(
 ) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
     """Return what the site would use, and whether borrowed heads have a part in it.
 
-    A hedge asks for evidence in the loss, which sees much in few rows, and that the score that
-    people judge by is not lower than the own model's: a loss can fall by mere caution.
+    A hedge asks for evidence of benefit in the loss, which sees much in few rows. It also asks that
+    the score that people judge by is not below the own model's, as a loss can fall by mere caution,
+    and that no class is shown to be harmed, as a loss can fall by what helps a frequent one.
 
     Args:
         own: Of the own model.
@@ -94,10 +100,22 @@ def what_serves(
     """
     own_losses = out_of_fold_losses(own, data)
 
-    def against_own(said: Tensor, confidence: float) -> Bounds:
+    trains = data.crossfit.fold >= 0
+
+    def against_own(
+        said: Tensor, confidence: float, rows: Bool[Tensor, "split row"] = trains
+    ) -> Bounds:
         worse = out_of_fold_losses(said, data) - own_losses
-        trains = data.crossfit.fold >= 0
-        return difference(worse, trains, data.group, confidence=confidence)
+        return difference(worse, rows, data.group, confidence=confidence)
+
+    def harms_a_class(said: Tensor) -> Bool[Tensor, " split"]:
+        harmed = torch.zeros(len(said), dtype=torch.bool)
+        classes = data.y.unique() if data.y.dim() == 1 else ()
+        for one in classes:
+            confidence = 1 - (1 - HARMS_AT) / len(classes)
+            bounds = against_own(said, confidence, trains & (data.y == one))
+            harmed |= (bounds.lower > 0) & (bounds.patients >= CLASS_PATIENTS)
+        return harmed
 
     def score(said: Tensor) -> Float[Tensor, " split"]:
         y = data.y.expand(len(said), *data.y.shape)
@@ -105,7 +123,7 @@ def what_serves(
 
     def helps(said: Tensor, confidence: float) -> Bool[Tensor, " split"]:
         benefit = mixture_is_used(against_own(said, confidence), vouched=False)
-        return benefit & (score(said) >= score(own))
+        return benefit & (score(said) >= score(own)) & ~harms_a_class(said)
 
     def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
         return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
