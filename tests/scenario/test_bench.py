@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.made import experiment
@@ -20,7 +21,9 @@ from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
 from dflmoe.bench.safety import safety
 from dflmoe.bench.summary import summarise
+from dflmoe.core.stacking import initial, stacked_call
 from dflmoe.errors import ExperimentError
+from dflmoe.types import generator
 
 ROOT = Path(__file__).parents[2]
 
@@ -361,4 +364,57 @@ def test_a_condition_changes_the_public_rows_and_leaves_the_sites_theirs(tmp_pat
 
     path.write_text(path.read_text().replace('"noise"\n[[', '"static"\n[['))
     with pytest.raises(ExperimentError, match="anchors_from 'static' is no set; there are noise"):
+        planned(path)
+
+
+PICTURES = """
+title = "Pictures"
+question = "Does a public body serve all?"
+tasks = ["tiny"]
+methods = ["local", "best", "fedrep"]
+seeds = 1
+[[conditions]]
+public_body = "pneumoniamnist"
+[own_tasks.tiny]
+set = "busi"
+title = "Tiny"
+side = 28
+partition = { kind = "even", sites = 2 }
+networks = ["resnet5"]
+max_rows = 24
+inner_folds = 2
+anchors = 10
+learning = { steps = 8, rounds = 2, batch = 8 }
+"""
+
+
+def test_a_public_body_learns_another_set_and_is_one_space_for_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("busi", "pneumoniamnist"):
+        (tmp_path / name).mkdir()
+        pixels = rng.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+        y, classes = np.arange(60) % 2, np.array(["well", "ill"])
+        file = tmp_path / name / f"{name}.npz"
+        np.savez(file, x=pixels, x28=pixels, y=y, class_names=classes)
+    path = tmp_path / "pictures.toml"
+    path.write_text(PICTURES)
+    _, settings = planned(path)
+    sites = federation(settings[0], tmp_path)
+    assert all(network.common for network in sites.shared.values())
+    drawn = [initial(network.body, 1, generator(0)) for network in sites.shared.values()]
+    assert drawn == [{}, {}]  # frozen weights are part of the architecture
+    x = torch.randn(1, 5, 1, 28, 28, generator=generator(0))
+    features = [stacked_call(n.body, {}, x) for n in sites.shared.values()]
+    torch.testing.assert_close(features[0], features[1])
+    own = initial(sites.networks["site 1"].body, 1, generator(7))
+    start = stacked_call(sites.networks["site 1"].body, own, x)
+    torch.testing.assert_close(start, features[0])  # the site's own begins there and learns on
+    records = list(run_all(settings, tmp_path, root=tmp_path, jobs=1))
+    assert {record.status for record in records} == {"done"}, [r.reason for r in records]
+
+    path.write_text(PICTURES.replace('public_body = "pneumoniamnist"', 'public_body = "busi"'))
+    (record, *_) = run_all(planned(path)[1], tmp_path, root=tmp_path, jobs=1)
+    assert "has seen the sites' own patients" in record.reason
+    path.write_text(PICTURES.replace("pneumoniamnist", "sleep"))
+    with pytest.raises(ExperimentError, match="public_body 'sleep' is no set"):
         planned(path)

@@ -144,7 +144,7 @@ class TaskSetting(Section):
 class Condition(Section):
     """Something that is changed for all methods alike."""
 
-    later = frozenset({"hostile", "anchors", "anchors_from", "tasks"})
+    later = frozenset({"hostile", "anchors", "anchors_from", "tasks", "public_body"})
 
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
@@ -155,10 +155,15 @@ class Condition(Section):
     hostile: Lie | None = None  # what the first site lends; the others' scores count
     anchors: PositiveInt | None = None  # as many of the public rows; sites have the same rows
     anchors_from: str | None = None  # another set in their place, or "noise"
+    public_body: str | None = None  # the set that the body of every network learnt before
     tasks: tuple[str, ...] = ()  # where it is played; everywhere if empty
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        if self.public_body not in {None, *NAMES}:
+            raise ValueError(
+                f"public_body {self.public_body!r} is no set; there are {', '.join(NAMES)}"
+            )
         if self.anchors_from not in {None, NOISE, *NAMES}:
             raise ValueError(
                 f"anchors_from {self.anchors_from!r} is no set; there are {NOISE}, "

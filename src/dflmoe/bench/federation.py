@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dflmoe.bench.experiment import NOISE, Partition, RunSetting, TaskSetting
+from dflmoe.bench.public import public_weights
 from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.data import partitions
 from dflmoe.data.rows import Rows
@@ -21,6 +22,7 @@ from dflmoe.data.sets import load_set
 from dflmoe.data.splits import draw_rows, fold_of
 from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, splits
+from dflmoe.networks.public import public_body
 from dflmoe.tasks import TASKS, Kind, scored_by
 from dflmoe.types import SiteId, generator
 
@@ -105,6 +107,12 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         if len(set(task.networks)) == 1:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
+        if condition.public_body:
+            weights = public_weights(setting, names[name], shape, root)
+            layers = {p.partition(".")[0] for p, _ in networks[name].body.named_parameters()}
+            networks[name] = public_body(networks[name], weights, sorted(layers))
+            if name in shared:
+                shared[name] = public_body(shared[name], weights)
         if task.charter is not None:
             agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
             charter[name] = replace(agreed, common=True)

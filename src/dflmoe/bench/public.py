@@ -1,0 +1,91 @@
+"""A public body for a task: the body of a network that was trained on another, public set."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.bench.experiment import Learning, RunSetting
+from dflmoe.core.site import CrossFit, SiteData
+from dflmoe.data import partitions
+from dflmoe.data.sets import load_set
+from dflmoe.errors import OptionError
+from dflmoe.networks import build
+from dflmoe.simulate.federation import play
+from dflmoe.types import Params
+
+ROWS = 1000
+"""Rows of the public set that the body learns from, whole groups."""
+
+
+def public_weights(
+    setting: RunSetting, network: str, shape: tuple[int, ...], root: Path | None
+) -> Params:
+    """Return the weights of a body that learnt the set which the condition names.
+
+    It is trained as a site's own network is, with the task's own steps. Longer series are cut to
+    the length of the task's.
+
+    Args:
+        setting: Of the run; its condition names the set.
+        network: The site's network, by name.
+        shape: Of one input of the task.
+        root: The folder of data sets.
+
+    Raises:
+        OptionError: The set is the task's own, or its inputs do not fit.
+        DataError: The set is not there.
+        NetworkError: The network does not fit.
+    """
+    task, name = setting.task, setting.condition.public_body or ""
+    if name == task.set:
+        raise OptionError(
+            f"a public body that learnt set {name!r} has seen the sites' own patients; "
+            "name another set"
+        )
+    return _trained(
+        name=name,
+        network=network,
+        shape=shape,
+        side=task.side,
+        learning=task.learning,
+        seed=setting.seed,
+        root=root,
+    )
+
+
+@cache
+def _trained(
+    *,
+    name: str,
+    network: str,
+    shape: tuple[int, ...],
+    side: int | None,
+    learning: Learning,
+    seed: int,
+    root: Path | None,
+) -> Params:
+    rows = load_set(name, root, side=side)
+    rng = np.random.default_rng(seed)
+    everywhere = np.zeros(len(rows), dtype=np.int64)
+    kept = partitions.capped(everywhere, rows.group, rows.labels, ROWS, rng) == 0
+    rows = rows.take(kept)
+    x = torch.from_numpy(np.ascontiguousarray(rows.x[..., : shape[-1]]))
+    if rows.y.ndim != 1 or tuple(x.shape[1:]) != shape:
+        raise OptionError(
+            f"set {name!r} cannot teach a public body: its rows are {tuple(x.shape[1:])} and the "
+            f"task's {shape}, and they need a class each; name another set"
+        )
+    fold = partitions.hold_out(rows.labels, rows.group, 0.2, 2, rng, name=name)
+    data = SiteData(
+        x[None],
+        torch.from_numpy(rows.y),
+        CrossFit(torch.from_numpy(fold)[None]),
+        torch.from_numpy(rows.group),
+    )
+    algorithm = LocalOnly(build(network, shape, len(rows.classes)), learning.training)
+    played = play({name: algorithm}, {name: data}, rounds=1, seed=seed, purpose="public body")
+    body = data.crossfit.final(played.states[name].params["body"])
+    return {part: p[0] for part, p in body.items()}
