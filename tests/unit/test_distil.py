@@ -62,7 +62,7 @@ def test_peers_that_know_teach_and_peers_that_know_nothing_do_not() -> None:
 
 def test_what_the_peers_said_never_counts_when_a_fit_is_judged() -> None:
     home = site("home", 24, 2)
-    told = with_opinion(home, torch.full((1, 100, 2), 0.5), 2, weight=2.0)
+    told = with_opinion(home, torch.full((100, 2), 0.5), 2, weight=2.0)
     assert not told.judged[..., 24:].any()
     trains = int((home.crossfit.fold >= 0).sum())
     for fit in range(told.crossfit.fits):
@@ -77,6 +77,21 @@ def test_a_taught_network_is_an_expert_beside_the_others() -> None:
     _, outcome = algorithm.absorb(state, [lent_by("rich", 1)], home, generator(5))
     assert list(outcome.share) == ["home", "home (taught by peers)", "rich"]
     assert list(outcome.worth) == ["rich"]
+
+
+def test_splits_that_are_played_side_by_side_are_taught_apart() -> None:
+    algorithm = DFLMoE(mlp(4, 2, hidden=8), DIALS, QUICK)
+    made = replace(made_data(made_rows("home", 24, 2)), anchors=ANCHORS)
+    state = algorithm.init("home", made, generator(3))
+    opinions = [noise(9, 2, 100, 2).softmax(2)]
+    both = algorithm._taught(state, opinions, made, generator(5))
+    assert both.shape == (2, 24, 2)
+    first = algorithm._taught(state, [o[:1] for o in opinions], made.only(0), generator(5))
+    torch.testing.assert_close(both[:1], first)
+    changed = [torch.cat([o[:1], o[1:].flip(2)]) for o in opinions]
+    other = algorithm._taught(state, changed, made, generator(5))
+    torch.testing.assert_close(other[0], both[0])
+    assert not torch.allclose(other[1], both[1])
 
 
 @pytest.mark.parametrize("kind", ["labels", "masks"])

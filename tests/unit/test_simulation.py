@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.made import made_rows
+from tests.made import made_rows, noise
 from torch import nn
 from torch.utils.data import Subset, TensorDataset
 
@@ -55,6 +55,31 @@ def test_sites_with_different_networks_average_the_light_one_that_they_agreed_on
     averages = 15 * 2 * 2  # rounds of averaging, peers, both ways
     assert numbers.cost.heads_per_site == averages + 2 * 2
     assert numbers.cost.payload_bytes_per_site_day > averages * every_fit
+
+
+def test_public_rows_bring_different_networks_together_and_teach() -> None:
+    public = noise(7, 30, 4)
+    numbers = dflmoe.simulate(sites((4, 5, 6)), folds=2, training=QUICK, anchors=public).numbers
+    assert any("public rows" in why and "their opinions" in why for why in numbers.choices)
+    share = numbers.sites[0].gate_share
+    assert "s0 (taught by peers)" in share
+    assert {"s1", "s2"} <= set(share)
+    beside = 4 * 30 * (5 + 2)  # features of s1's width and probabilities, in fp32
+    assert numbers.cost.payload_bytes_per_head > beside
+
+
+@pytest.mark.parametrize(
+    ("public", "sentence"),
+    [
+        (torch.zeros(30, 5), r"\(30, 5\) and the sites' rows of \(4,\)"),
+        (torch.full((30, 4), torch.nan), "not finite"),
+        (torch.tensor(1.0), "the anchors are of shape"),
+    ],
+    ids=["width", "nan", "scalar"],
+)
+def test_public_rows_that_do_not_fit_are_refused(public: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(OptionError, match=sentence):
+        dflmoe.simulate(sites(), folds=2, anchors=public)
 
 
 def test_heads_lent_once_cost_their_bytes_once_for_each_peer_and_way() -> None:

@@ -171,13 +171,17 @@ class DFLMoE:
         site's rows, so out-of-fold predictions stay what they say; what comes of it stays at home.
         """
         soft = torch.stack(list(opinions)).mean(0)
-        start = self.init(state.site, data, rng).params
-        told = with_opinion(data, soft, self.network.classes, self.dials.distil)
         plan = self.tuning or self.training
         if plan.batch is not None:  # the own rows are to be seen as often as without opinions
             plan = replace(plan, batch=round((1 + self.dials.distil) * plan.batch))
-        taught = self._trained(start, told, rng, plan)
-        return self.own_log_probs(replace(state, params=taught), data)
+        said = []
+        for split in range(data.crossfit.splits):  # of anchors, each has an opinion of its own
+            one = data.only(split)
+            start = self.init(state.site, one, rng).params
+            told = with_opinion(one, soft[split], self.network.classes, self.dials.distil)
+            taught = self._trained(start, told, rng, plan)
+            said.append(self.own_log_probs(replace(state, params=taught), one))
+        return torch.cat(said)
 
     def _maps(
         self, state: SiteState, experts: Mapping[SiteId, Expert], data: SiteData

@@ -11,12 +11,12 @@ from dflmoe.core.site import EVERY, CrossFit, SiteData
 
 
 def with_opinion(
-    data: SiteData, opinion: Float[Tensor, "split anchor class ..."], classes: int, weight: float
+    data: SiteData, opinion: Float[Tensor, "anchor class ..."], classes: int, weight: float
 ) -> SiteData:
     """Return a site's rows and, as if it were rows of its own, the anchors with an opinion of them.
 
     Args:
-        data: The site's rows; one split, as an opinion may be another in each.
+        data: The site's rows, in one split.
         opinion: Probabilities of the anchors' classes, or their images.
         classes: Number of classes, or channels.
         weight: Of all anchors together, against all training rows.
@@ -33,7 +33,7 @@ def with_opinion(
     return replace(
         data,
         x=torch.cat([data.x, anchors[None]], dim=1),
-        y=torch.cat([y, opinion[0]]),
+        y=torch.cat([y, opinion]),
         crossfit=CrossFit(torch.cat([folds.fold, torch.full((1, count), EVERY)], dim=1)),
         group=torch.cat([data.group, data.group.max() + 1 + torch.arange(count)]),
         times=torch.cat([own, torch.full((1, count), each)], dim=1),

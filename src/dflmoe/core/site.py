@@ -14,7 +14,7 @@ Where both are flattened into one axis it is called ``model`` (``split * fit``).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -144,6 +144,17 @@ class SiteData:
     times: Shaped[Tensor, "split row"] | None = None
     task: Task = LABELS
     anchors: Float[Tensor, "anchor ..."] | None = None
+
+    def only(self, split: int) -> "SiteData":
+        """Return the same rows in one of the splits."""
+        one = slice(split, split + 1)
+        return replace(
+            self,
+            x=self.x[one],
+            crossfit=CrossFit(self.crossfit.fold[one]),
+            alone=None if self.alone is None else self.alone[one],
+            times=None if self.times is None else self.times[one],
+        )
 
     @property
     def learnt(self) -> Float[Tensor, "split fit row"]:

@@ -46,6 +46,8 @@ class Study:
             nobody agreed on constants. ``None`` if the features mean the same everywhere.
         has_patients: Whether rows name their patient; otherwise each row is taken for one.
         warnings: Sentences that the report repeats.
+        anchors: Public rows without labels that all sites hold, ``[anchor, ...]``; ``None`` if
+            there are none.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Study:
     own_scale: NDArray[np.bool_] | None = None
     has_patients: bool = True
     warnings: tuple[str, ...] = ()
+    anchors: NDArray[np.float32] | None = None
 
     def without(self, names: tuple[str, ...]) -> Self:
         """Return the study without the named sites; a warning remembers them.

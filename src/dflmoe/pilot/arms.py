@@ -260,6 +260,7 @@ def _data(study: Study, site: SiteRows, splits: Splits) -> SiteData:
         crossfit=splits.crossfit,
         group=torch.from_numpy(site.patient),
         task=Labels(ranks=True),  # the report's score is the AUC
+        anchors=None if study.anchors is None else torch.from_numpy(study.anchors),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -81,6 +82,7 @@ def simulate(
     dials: Dials | None = None,
     training: Training | None = None,
     charter: tuple[nn.Module, nn.Module] | None = None,
+    anchors: torch.Tensor | None = None,
 ) -> Result:
     """Play a pilot of these sites: alone, with borrowed heads, with every control and rival.
 
@@ -97,9 +99,11 @@ def simulate(
         charter: Body and head of one light network that the sites agreed on, whose heads they lend
             while their own networks stay at home. The body stays as the federation's seed makes it;
             ``nn.Identity()`` for none.
+        anchors: Public inputs without labels that all sites hold, ``[anchor, ...]``: what sites
+            lend of them brings heads of different networks together, and teaches.
 
     Raises:
-        OptionError: An option makes no sense, or a body or head does not fit.
+        OptionError: An option makes no sense, or a body, a head or the anchors do not fit.
         SiteError: A site cannot take part.
         LabelError: A class is not a whole number from 0.
         TrainingError: A loss is not finite.
@@ -118,6 +122,7 @@ def simulate(
         sites=tuple(rows),
         kind="table" if rows and rows[0].x.ndim == 2 else "image",  # noqa: PLR2004 - rows, features
         has_patients=all(site.patient is not None for site in sites),
+        anchors=None if anchors is None else _public(anchors, rows),
     )
     train = training or Training(
         weight_decays=(0.01, 0.001), learning_rate=0.01, max_steps=300, batch=64
@@ -125,6 +130,7 @@ def simulate(
     exchange = exchange_for(
         one_space=all(network.common for network in networks.values()),
         charter=charter is not None,
+        anchors=anchors is not None,
         one_network=alike(networks),
     )
     averages = AVERAGE_ROUNDS if exchange == "averaged" else 0
@@ -176,6 +182,23 @@ def _rows(site: Site) -> SiteRows:
         y=y.numpy(),
         patient=np.unique(patient, return_inverse=True)[1].astype(np.int64),
     )
+
+
+def _public(anchors: torch.Tensor, rows: Sequence[SiteRows]) -> NDArray[np.float32]:
+    """Return the anchors as an array.
+
+    Raises:
+        OptionError: They are not of the shape of the sites' rows, or not finite.
+    """
+    if anchors.dim() == 0 or any(anchors.shape[1:] != one.x.shape[1:] for one in rows):
+        raise OptionError(
+            f"the anchors are of shape {tuple(anchors.shape)} and the sites' rows of "
+            f"{tuple(rows[0].x.shape[1:])}; give [anchor, ...] of the same"
+        )
+    if not torch.isfinite(anchors).all():
+        raise OptionError("an anchor holds a number that is not finite; leave it out")
+    public: NDArray[np.float32] = anchors.float().numpy()
+    return public
 
 
 def _agreed(
