@@ -318,10 +318,11 @@ def _row(method: str, compared: _Compared, reference: str) -> MethodRow:
 
 def _leak(runs: Mapping[int, RunRecord]) -> tuple[str, Figure | None]:
     """Return the attack that tells most, averaged over sites and seeds."""
-    every = [[site.leaks for site in run.sites] for run in runs.values()]
+    told = [[site.leaks for site in run.sites if site.leaks] for run in runs.values()]
+    every = [run for run in told if run]
     found: dict[str, Figure] = {}
-    for attack in every[0][0]:
-        areas = [site[attack].area for run in every for site in run if site]
+    for attack in every[0][0] if every else ():
+        areas = [site[attack].area for run in every for site in run]
         errors = [np.sqrt(sum(site[attack].error ** 2 for site in run)) / len(run) for run in every]
         area, reach = float(np.mean(areas)), 1.96 * float(np.mean(errors))
         found[attack] = Figure(
