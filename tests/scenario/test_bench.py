@@ -362,6 +362,12 @@ def test_a_condition_changes_the_public_rows_and_leaves_the_sites_theirs(tmp_pat
     (record, *_) = run_all([settings[3]], tmp_path, root=None, jobs=1)
     assert record.status == "done"
 
+    path.write_text(path.read_text().replace("anchors = 5", "anchors = 500"))
+    (record, *_) = run_all([planned(path)[1][2]], tmp_path, root=None, jobs=1)
+    assert "500 are asked for" in record.reason
+    path.write_text(path.read_text().replace("anchors = 500", 'anchors_from = "heart_disease"'))
+    (record, *_) = run_all([planned(path)[1][2]], tmp_path, root=None, jobs=1)
+    assert "has the very patients of the sites" in record.reason
     path.write_text(path.read_text().replace('"noise"\n[[', '"static"\n[['))
     with pytest.raises(ExperimentError, match="anchors_from 'static' is no set; there are noise"):
         planned(path)
@@ -414,7 +420,14 @@ def test_a_public_body_learns_another_set_and_is_one_space_for_all(tmp_path: Pat
 
     path.write_text(PICTURES.replace('public_body = "pneumoniamnist"', 'public_body = "busi"'))
     (record, *_) = run_all(planned(path)[1], tmp_path, root=tmp_path, jobs=1)
-    assert "has seen the sites' own patients" in record.reason
+    assert "has the very patients of the sites" in record.reason
+    path.write_text(
+        PICTURES.replace("[[cond", 'reference = "best"\n[[cond').replace(
+            "max_rows", 'lend_from = "model"\nmax_rows'
+        )
+    )
+    (record, *_) = run_all(planned(path)[1], tmp_path, root=tmp_path, jobs=1)
+    assert "here the whole network is lent" in record.reason
     path.write_text(PICTURES.replace("pneumoniamnist", "sleep"))
     with pytest.raises(ExperimentError, match="public_body 'sleep' is no set"):
         planned(path)

@@ -372,6 +372,40 @@ def test_what_is_good_on_average_and_bad_for_a_class_serves_nobody_where_rows_te
     assert bool(used[0]) is serves
 
 
+def test_what_test_rows_turn_out_to_be_moves_no_hedge() -> None:
+    data, decided = made_data(made_rows("home", 120, 9)).only(0), []
+    hidden = data.crossfit.fold[0] < 0
+    other = replace(data, y=torch.where(hidden, 2 + data.y, data.y))  # of classes nobody trains on
+    truth = torch.nn.functional.one_hot(data.y, 4).float()[None]
+    for seed in range(40):
+        seen, more = (torch.randn(truth.shape, generator=generator(6, seed, k)) for k in range(2))
+        own = torch.log_softmax(truth + seen, dim=2)
+        said = torch.log_softmax(1.1 * truth + seen + 0.4 * more, dim=2)
+        before, after = (what_serves(own, said, d, Dials(hedge=True)) for d in (data, other))
+        torch.testing.assert_close(before[0], after[0], rtol=0, atol=0)
+        decided.append(bool(before[1]))
+    assert 0 < sum(decided) < len(decided)
+
+
+def test_splits_are_judged_apart_also_where_one_lacks_a_class() -> None:
+    y = torch.cat([torch.zeros(60), torch.ones(30)]).long()
+    fold = torch.arange(90)[None].repeat(2, 1) % 5
+    fold[1, y == 1] = -1
+    data = replace(
+        made_data(made_rows("home", 90, 9)), y=y, crossfit=CrossFit(fold), x=torch.zeros(2, 90, 4)
+    )
+    truth = torch.nn.functional.one_hot(y, 2).float().expand(2, -1, -1)
+    seen = torch.randn(truth.shape, generator=generator(3))
+    own = torch.log_softmax(truth + seen, dim=2)
+    said = torch.log_softmax(truth * torch.where(y == 1, 0.3, 3.0)[:, None] + seen, dim=2)
+    _, used = what_serves(own, said, data, Dials(hedge=True))
+    alone = [
+        what_serves(own[k : k + 1], said[k : k + 1], data.only(k), Dials(hedge=True))[1][0]
+        for k in range(2)
+    ]
+    assert used.tolist() == [bool(a) for a in alone] == [False, True]
+
+
 def test_weak_evidence_moves_a_hedge_half_way() -> None:
     data = made_data(made_rows("home", 40, 9))
     halves = 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.made import made_data, made_masks, made_rows, noise
 
+from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import OPINION, DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.distil import with_opinion
@@ -77,6 +78,30 @@ def test_a_taught_network_is_an_expert_beside_the_others() -> None:
     _, outcome = algorithm.absorb(state, [lent_by("rich", 1)], home, generator(5))
     assert list(outcome.share) == ["home", "home (taught by peers)", "rich"]
     assert list(outcome.worth) == ["rich"]
+
+
+@pytest.mark.parametrize("control", ["random", "self"])
+def test_under_a_control_nobody_learns_what_peers_say(control: Control) -> None:
+    dials = replace(DIALS, control=control)
+    algorithm, home = DFLMoE(mlp(4, 2, hidden=8), dials, QUICK), site("home", 24, 2)
+    peer, served = lent_by("rich", 1), []
+    for opinion in (peer.tensors[OPINION], peer.tensors[OPINION].flip(2)):
+        state, _ = algorithm.prepare(algorithm.init("home", home, generator(3)), home, generator(4))
+        inbox = [replace(peer, tensors={**peer.tensors, OPINION: opinion})]
+        _, outcome = algorithm.absorb(state, inbox, home, generator(5))
+        assert "home (taught by peers)" in outcome.share
+        served.append(outcome.mixture)
+    torch.testing.assert_close(served[0], served[1], rtol=0, atol=0)
+
+
+def test_what_is_no_distribution_teaches_nobody() -> None:
+    algorithm, home = DFLMoE(mlp(4, 2, hidden=8), DIALS, QUICK), site("home", 24, 2)
+    peer = lent_by("rich", 1)
+    for lie in (-peer.tensors[OPINION], 1000 * peer.tensors[OPINION]):
+        state, _ = algorithm.prepare(algorithm.init("home", home, generator(3)), home, generator(4))
+        inbox = [replace(peer, tensors={**peer.tensors, OPINION: lie})]
+        _, outcome = algorithm.absorb(state, inbox, home, generator(5))
+        assert list(outcome.share) == ["home", "rich"]
 
 
 def test_splits_that_are_played_side_by_side_are_taught_apart() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dflmoe.data.rows import Rows, block_mean
-from dflmoe.data.sets import FOLDERS, NAMES, load_set
+from dflmoe.data.sets import FOLDERS, NAMES, load_set, other_people
 from dflmoe.errors import DataFileError, DflmoeError, OptionError, PickleError
 
 Files = dict[str, NDArray[Any]]
@@ -291,6 +291,24 @@ def test_options_that_make_no_sense_are_refused(
     root = written(tmp_path, name) if name in MADE else None
     with pytest.raises(OptionError, match=sentence):
         load_set(name, root, side=options.get("side"), per_group=options.get("per_group"))
+
+
+def test_rows_stand_for_others_of_their_shape_and_series_are_cut(tmp_path: Path) -> None:
+    written(tmp_path, "sleep_slpdb"), written(tmp_path, "busi")
+    series = load_set("sleep_slpdb", tmp_path)
+    assert (series.like((1, 180)).x == series.x[..., :180]).all()
+    pictures = load_set("busi", tmp_path, side=28)
+    assert pictures.like((1, 28, 28)).x.shape == pictures.x.shape
+    for shape in ((1, 20, 28), (1, 28, 20), (3, 28, 28)):
+        with pytest.raises(OptionError, match="name a set of the same shape"):
+            pictures.like(shape)
+
+
+def test_two_sets_of_one_file_are_of_the_same_people() -> None:
+    assert other_people("sleep_slpdb", "apnea_hr") == "sleep_slpdb"
+    for name in ("apnea_hr", "apnea_beats"):
+        with pytest.raises(OptionError, match="the very patients of the sites"):
+            other_people(name, "apnea_hr")
 
 
 def test_rows_that_do_not_fit_each_other_are_refused() -> None:

@@ -74,12 +74,21 @@ def test_public_rows_bring_different_networks_together_and_teach() -> None:
         (torch.zeros(30, 5), r"\(30, 5\) and the sites' rows of \(4,\)"),
         (torch.full((30, 4), torch.nan), "not finite"),
         (torch.tensor(1.0), "the anchors are of shape"),
+        (torch.zeros(0, 4), "give one or more"),
     ],
-    ids=["width", "nan", "scalar"],
+    ids=["width", "nan", "scalar", "none"],
 )
 def test_public_rows_that_do_not_fit_are_refused(public: torch.Tensor, sentence: str) -> None:
     with pytest.raises(OptionError, match=sentence):
         dflmoe.simulate(sites(), folds=2, anchors=public)
+
+
+def test_anchors_are_for_sites_that_lend_by_them() -> None:
+    charter = (nn.Identity(), nn.Linear(4, 2))
+    with pytest.raises(OptionError, match="give one of the two"):
+        dflmoe.simulate(sites(), folds=2, charter=charter, anchors=noise(7, 30, 4))
+    with pytest.raises(OptionError, match="there are none; give some"):
+        dflmoe.simulate(sites(), folds=2, dials=dflmoe.Dials(distil=1.0))
 
 
 def test_heads_lent_once_cost_their_bytes_once_for_each_peer_and_way() -> None:

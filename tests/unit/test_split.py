@@ -11,6 +11,7 @@ from dflmoe.core.site import Network
 from dflmoe.errors import MissingExtraError, NetworkError
 from dflmoe.networks import (
     build,
+    entire,
     fits,
     layers,
     plain,
@@ -227,6 +228,12 @@ from torch import nn
 def toy(shape, outputs):
     return nn.Sequential(nn.Linear(shape[0], 7), nn.GELU(), nn.Linear(7, outputs))
 
+def normed(shape, outputs):
+    return nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm1d(4), nn.Linear(4, outputs))
+
+def hasty(shape, outputs):
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, outputs))
+
 def picture(shape, outputs):
     return nn.Sequential(nn.Conv2d(shape[0], 4, 1), nn.Conv2d(4, outputs, 1))
 
@@ -248,6 +255,20 @@ def test_a_network_of_ones_own_is_built_by_its_import_path(own: str) -> None:
     assert (network.width, network.classes) == (7, 3)
     assert network.head(network.body(torch.randn(5, 4))).shape == (5, 3)
     assert layers(f"{own}:toy", (4,), 3) == ["1", "2"]
+
+
+def test_a_network_is_lent_as_a_whole_by_name_or_import_path(own: str) -> None:
+    for name in ("mlp", "plain", f"{own}:toy", f"{own}:hasty"):
+        network = entire(name, (4,), 3)
+        x = torch.randn(5, 4)
+        before = x.clone()
+        assert network.head(network.body(x)).shape == (5, 3)
+        assert torch.equal(x, before), name
+        assert network.common
+    with pytest.raises(NetworkError, match="may not travel"):
+        entire(f"{own}:normed", (4,), 3)
+    with pytest.raises(NetworkError, match=r"where the task expects \[row, 3\]"):
+        entire(f"{own}:picture", (1, 8, 8), 3)
 
 
 @pytest.mark.parametrize(

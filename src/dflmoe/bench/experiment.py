@@ -205,6 +205,8 @@ class Experiment(Section):
 class RunSetting(Section):
     """Everything that decides the result of one run."""
 
+    later = frozenset({"revision"})
+
     experiment: str
     task_name: str
     task: TaskSetting
@@ -213,6 +215,7 @@ class RunSetting(Section):
     seed: int
     quick: bool
     version: str
+    revision: int = 0  # of the method, within a version
 
     @cached_property
     def digest(self) -> str:
@@ -223,7 +226,7 @@ class RunSetting(Section):
     @property
     def cell(self) -> "RunSetting":
         """The same without a method: what methods that are compared have in common."""
-        return self.model_copy(update={"method": ""})
+        return self.model_copy(update={"method": "", "revision": 0})
 
     @property
     def label(self) -> str:

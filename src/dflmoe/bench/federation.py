@@ -18,7 +18,7 @@ from dflmoe.bench.public import public_weights
 from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.data import partitions
 from dflmoe.data.rows import Rows
-from dflmoe.data.sets import load_set
+from dflmoe.data.sets import load_set, other_people
 from dflmoe.data.splits import draw_rows, fold_of
 from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, splits
@@ -113,6 +113,12 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
             networks[name] = public_body(networks[name], weights, sorted(layers))
             if name in shared:
                 shared[name] = public_body(shared[name], weights)
+            lending = [*shared.values(), *charter.values()]
+            if not all(any(True for _ in n.body.parameters()) for n in lending):
+                raise OptionError(
+                    "a public body needs a body at every site, and here the whole network is lent; "
+                    "lend less, and leave out the task's charter"
+                )
         if task.charter is not None:
             agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
             charter[name] = replace(agreed, common=True)
@@ -134,7 +140,8 @@ def _set_apart(
 ) -> tuple[Rows, Rows]:
     """Return the public rows, and the rows for the sites: nobody has rows among both."""
     if task.anchors_from is not None:
-        other = loaded(task.anchors_from, root, side=task.side, per_group=task.per_group)
+        name = other_people(task.anchors_from, task.set)
+        other = loaded(name, root, side=task.side, per_group=task.per_group)
         return other.take(partitions.anchors(other.group, task.anchors, rng)), rows
     public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
     return rows.take(public), rows.take(~public)
@@ -143,18 +150,17 @@ def _set_apart(
 def _instead(anchors: Rows, setting: RunSetting, root: Path | None) -> Rows:
     """Return the public rows that the condition asks for, in place of those that were set apart."""
     task, wanted = setting.task, setting.condition
-    rng, count = _rng(setting, "anchors"), min(wanted.anchors or len(anchors), len(anchors))
+    rng, count = _rng(setting, "anchors"), wanted.anchors or len(anchors)
     if wanted.anchors_from == NOISE:
-        anchors = replace(anchors, x=partitions.noise(anchors.x.shape, rng))
+        anchors = replace(
+            anchors.like(anchors.x.shape[1:]), x=partitions.noise(anchors.x.shape, rng)
+        )
     elif wanted.anchors_from is not None:
-        other = loaded(wanted.anchors_from, root, side=task.side, per_group=task.per_group)
-        length = anchors.x.shape[-1]
-        if other.kind != anchors.kind or other.x.shape[-1] < length:
-            raise OptionError(
-                f"rows of set {other.name!r} cannot stand for those of {anchors.name!r}: "
-                "they are of another kind, or shorter"
-            )
-        anchors = replace(other, x=other.x[..., :length])
+        name = other_people(wanted.anchors_from, task.set)
+        other = loaded(name, root, side=task.side, per_group=task.per_group)
+        anchors = other.like(anchors.x.shape[1:])
+    if count > len(anchors):
+        raise OptionError(f"there are {len(anchors)} public rows, and {count} are asked for")
     return anchors.take(np.sort(rng.choice(len(anchors), count, replace=False)))
 
 

@@ -88,7 +88,8 @@ def heads_by_anchors(
     """Return the losses of rows under heads of private bodies, as every peer can compute them.
 
     A peer has no access to the lender's body. It takes its own features of the row, maps them to
-    the lender's as it does to borrow the head (``core.align``), and asks the head.
+    the lender's as it does to borrow the head (``core.align``), and asks the head. All peers
+    compare notes: the losses of all of them are returned.
 
     Args:
         networks: Of each site.

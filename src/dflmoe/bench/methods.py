@@ -165,6 +165,15 @@ def title(name: str) -> str:
     return OURS_BY_NAME[name].title if name in OURS_BY_NAME else rival(name).title
 
 
+def revision(name: str) -> int:
+    """Return how often what a method decides has changed; older results are played again.
+
+    1: a hedge that the score and every class can veto.
+    """
+    method = OURS_BY_NAME.get(name)
+    return int(method is not None and method.dials.hedge)
+
+
 def needs(name: str) -> tuple[str, ...]:
     """Return what a method needs that lending heads does not."""
     return () if name in ALONE or name in OURS_BY_NAME else rival(name).needs

@@ -187,8 +187,8 @@ def _told(
 ) -> Mapping[SiteId, Mapping[str, Leak]]:
     """Return what all that our sites lent tells of their training rows.
 
-    Heads of private bodies are attacked where public rows bring them together. A site that left
-    before it lent anything tells nothing.
+    Heads of private bodies are attacked where public rows bring them together and all sites have
+    rows of one shape. A site that left before it lent anything tells nothing.
     """
     lends = ours(setting.method, _exchange(sites))
     if lends is None or lends.dials.control != "none":
@@ -203,7 +203,8 @@ def _told(
         }
         return leaks(on_common_body(networks, bodies, data, lent), data, sites.patient)
     dials = lends.dials if sites.shared or lends.apart is None else lends.apart
-    if dials.align != "anchored":
+    one_shape = len({one.x.shape[2:] for one in data.values()}) == 1
+    if dials.align != "anchored" or not one_shape:  # no peer's body takes the other's rows
         return {}
     by_heads = heads_by_anchors(networks, played.states, data, lent)
     told = leaks(by_heads, data, sites.patient)

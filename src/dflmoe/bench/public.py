@@ -10,14 +10,14 @@ from dflmoe.baselines.local import LocalOnly
 from dflmoe.bench.experiment import Learning, RunSetting
 from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.data import partitions
-from dflmoe.data.sets import load_set
+from dflmoe.data.sets import load_set, other_people
 from dflmoe.errors import OptionError
 from dflmoe.networks import build
 from dflmoe.simulate.federation import play
 from dflmoe.types import Params
 
 ROWS = 1000
-"""Rows of the public set that the body learns from, whole groups."""
+"""Rows of the public set that the body may learn from or stop by, whole groups."""
 
 
 def public_weights(
@@ -25,8 +25,7 @@ def public_weights(
 ) -> Params:
     """Return the weights of a body that learnt the set which the condition names.
 
-    It is trained as a site's own network is, with the task's own steps. Longer series are cut to
-    the length of the task's.
+    It is trained as a site's own network is, with the task's own steps.
 
     Args:
         setting: Of the run; its condition names the set.
@@ -35,16 +34,12 @@ def public_weights(
         root: The folder of data sets.
 
     Raises:
-        OptionError: The set is the task's own, or its inputs do not fit.
+        OptionError: The set is of the sites' own patients, or its rows do not fit.
         DataError: The set is not there.
         NetworkError: The network does not fit.
     """
-    task, name = setting.task, setting.condition.public_body or ""
-    if name == task.set:
-        raise OptionError(
-            f"a public body that learnt set {name!r} has seen the sites' own patients; "
-            "name another set"
-        )
+    task = setting.task
+    name = other_people(setting.condition.public_body or "", task.set)
     return _trained(
         name=name,
         network=network,
@@ -72,15 +67,11 @@ def _trained(
     everywhere = np.zeros(len(rows), dtype=np.int64)
     kept = partitions.capped(everywhere, rows.group, rows.labels, ROWS, rng) == 0
     rows = rows.take(kept)
-    x = torch.from_numpy(np.ascontiguousarray(rows.x[..., : shape[-1]]))
-    if rows.y.ndim != 1 or tuple(x.shape[1:]) != shape:
-        raise OptionError(
-            f"set {name!r} cannot teach a public body: its rows are {tuple(x.shape[1:])} and the "
-            f"task's {shape}, and they need a class each; name another set"
-        )
+    if rows.y.ndim != 1:
+        raise OptionError(f"rows of set {name!r} have no class each to learn; name another set")
     fold = partitions.hold_out(rows.labels, rows.group, 0.2, 2, rng, name=name)
     data = SiteData(
-        x[None],
+        torch.from_numpy(rows.like(shape).x)[None],
         torch.from_numpy(rows.y),
         CrossFit(torch.from_numpy(fold)[None]),
         torch.from_numpy(rows.group),

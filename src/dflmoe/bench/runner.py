@@ -16,7 +16,7 @@ import torch
 
 from dflmoe import __version__
 from dflmoe.bench.experiment import Experiment, RunSetting, TaskSetting
-from dflmoe.bench.methods import title
+from dflmoe.bench.methods import revision, title
 from dflmoe.bench.play import play_run
 from dflmoe.bench.record import RunRecord, save, stored
 from dflmoe.errors import ExperimentError
@@ -66,6 +66,7 @@ def plan(
             seed=seed,
             quick=quick,
             version=__version__,
+            revision=revision(method),
         )
         for seed in (seeds or range(1 if quick else experiment.seeds))
         for task in (tasks or played)

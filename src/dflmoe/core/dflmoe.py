@@ -16,7 +16,7 @@ from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss
 from dflmoe.core.align import anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
-from dflmoe.core.distil import with_opinion
+from dflmoe.core.distil import is_distribution, with_opinion
 from dflmoe.core.guard import what_serves
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
@@ -114,7 +114,7 @@ class DFLMoE:
         said = {}
         if self.dials.with_alone and data.alone is not None:
             said[ALONE] = data.alone
-        opinions = [e.opinion for _, e in sorted(experts.items()) if e.opinion is not None]
+        opinions = self._opinions(experts, data, rng)
         if self.dials.distil and opinions:
             said[TAUGHT] = self._taught(state, opinions, data, rng)
         mixed = fit_mixture(
@@ -224,6 +224,25 @@ class DFLMoE:
             for _ in range(min(len(heads), OWN_SAMPLES))
         ]
         return {site: drawn[k % OWN_SAMPLES] for k, site in enumerate(heads)}
+
+    def _opinions(
+        self, experts: Mapping[SiteId, Expert], data: SiteData, rng: torch.Generator
+    ) -> list[Float[Tensor, "split anchor class ..."]]:
+        """Return what peers say of the anchors, or what a control puts in its place.
+
+        Under ``random`` that is chance, and under ``self`` the same of all anchors; both leave the
+        network that is trained once more. What is no distribution is not listened to.
+        """
+        lent = [e.opinion for _, e in sorted(experts.items()) if e.opinion is not None]
+        if self.dials.control == "random":
+            lent = [torch.rand(opinion.shape, generator=rng) for opinion in lent]
+        if self.dials.control == "self":
+            lent = [torch.ones_like(opinion) for opinion in lent]
+        if data.y.is_floating_point():
+            return lent
+        if self.dials.control in {"random", "self"}:
+            return [opinion / opinion.sum(2, keepdim=True) for opinion in lent]
+        return [opinion for opinion in lent if is_distribution(opinion)]
 
     def _averaged(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator

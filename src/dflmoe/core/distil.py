@@ -10,6 +10,12 @@ from torch import Tensor
 from dflmoe.core.site import EVERY, CrossFit, SiteData
 
 
+def is_distribution(opinion: Float[Tensor, "split anchor class ..."]) -> bool:
+    """Return whether an opinion gives probabilities of the classes of every anchor."""
+    total = opinion.sum(2)
+    return bool((opinion >= 0).all() and torch.allclose(total, torch.ones_like(total), atol=1e-3))
+
+
 def with_opinion(
     data: SiteData, opinion: Float[Tensor, "anchor class ..."], classes: int, weight: float
 ) -> SiteData:

@@ -32,7 +32,7 @@ def difference(
     counts: Bool[Tensor, "split row"],
     group: Int[Tensor, " row"],
     *,
-    confidence: float,
+    confidence: float | Float[Tensor, " split"],
 ) -> Bounds:
     """Return the mean of ``d`` over patients, with bounds that each hold at ``confidence``.
 
@@ -43,7 +43,7 @@ def difference(
         d: Difference of each row.
         counts: Rows that take part.
         group: Patient of each row.
-        confidence: One-sided, between 0.5 and 1.
+        confidence: One-sided, between 0.5 and 1; of each split, where they differ.
     """
     _, patient = torch.unique(group, return_inverse=True)
     patients = int(patient.max()) + 1
@@ -56,7 +56,8 @@ def difference(
     mean = means.sum(1) / n.clamp(min=1)
     spread = torch.where(heard, (means - mean[:, None]).square(), 0).sum(1)
     error = (spread / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
-    quantile = torch.tensor(student.ppf(confidence, (n - 1).clamp(min=1).numpy()), dtype=d.dtype)
+    level = torch.as_tensor(confidence).numpy()
+    quantile = torch.tensor(student.ppf(level, (n - 1).clamp(min=1).numpy()), dtype=d.dtype)
     reach = torch.where(n > 1, quantile * error, torch.inf)
     return Bounds(mean, mean - reach, mean + reach, n)
 
@@ -65,8 +66,8 @@ HEDGED_AT, SERVES_AT = 0.8, 0.9
 """One-sided confidence of benefit at which the hedge serves, and the mixture itself."""
 
 HARMS_AT, CLASS_PATIENTS = 0.95, 10
-"""One-sided confidence of harm to any class, all of them together (Bonferroni), and how many
-patients a class must have for that to be judged."""
+"""One-sided confidence of harm to any class, all that are judged taken together (Bonferroni), and
+how many patients must have a class for it to be judged; masks and images have no class of a row."""
 
 
 def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
@@ -103,19 +104,20 @@ def what_serves(
     trains = data.crossfit.fold >= 0
 
     def against_own(
-        said: Tensor, confidence: float, rows: Bool[Tensor, "split row"] = trains
+        said: Tensor, confidence: float | Tensor, rows: Bool[Tensor, "split row"] = trains
     ) -> Bounds:
         worse = out_of_fold_losses(said, data) - own_losses
         return difference(worse, rows, data.group, confidence=confidence)
 
     def harms_a_class(said: Tensor) -> Bool[Tensor, " split"]:
-        harmed = torch.zeros(len(said), dtype=torch.bool)
-        classes = data.y.unique() if data.y.dim() == 1 else ()
-        for one in classes:
-            confidence = 1 - (1 - HARMS_AT) / len(classes)
-            bounds = against_own(said, confidence, trains & (data.y == one))
-            harmed |= (bounds.lower > 0) & (bounds.patients >= CLASS_PATIENTS)
-        return harmed
+        if data.y.dim() > 1:
+            return torch.zeros(len(said), dtype=torch.bool)
+        classes = [trains & (data.y == one) for one in data.y.unique()]
+        count = torch.stack([against_own(said, HARMS_AT, rows).patients for rows in classes])
+        judged = count >= CLASS_PATIENTS
+        level = 1 - (1 - HARMS_AT) / judged.sum(0).clamp(min=1)
+        lower = torch.stack([against_own(said, level, rows).lower for rows in classes])
+        return (judged & (lower > 0)).any(0)
 
     def score(said: Tensor) -> Float[Tensor, " split"]:
         y = data.y.expand(len(said), *data.y.shape)

@@ -73,6 +73,20 @@ class Rows:
             coarse={factor: inputs[rows] for factor, inputs in self.coarse.items()},
         )
 
+    def like(self, shape: tuple[int, ...]) -> Self:
+        """Return the rows with inputs of a shape; longer series are cut at their end.
+
+        Raises:
+            OptionError: They are of another shape, or images to be enlarged.
+        """
+        cut = self.x[..., : shape[-1]] if self.kind == "series" else self.x
+        if cut.shape[1:] != shape or self.kind == "super_resolution":
+            raise OptionError(
+                f"rows of set {self.name!r} cannot stand for those of another set: they are "
+                f"{self.x.shape[1:]} and the others {shape}; name a set of the same shape"
+            )
+        return replace(self, x=np.ascontiguousarray(cut))
+
     def checked(self) -> Self:
         """Return the rows if their parts fit each other.
 

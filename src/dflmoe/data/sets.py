@@ -286,3 +286,17 @@ SIDED = frozenset(NAMES) - {
 }
 FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr"}
 """Where a set lies that has no folder of its own name."""
+
+
+def other_people(name: str, own: str) -> str:
+    """Return the name of a set if it is of other people than one's own.
+
+    Raises:
+        OptionError: It lies in the same file.
+    """
+    if FOLDERS.get(name, name) == FOLDERS.get(own, own):
+        raise OptionError(
+            f"set {name!r} has the very patients of the sites, who learn set {own!r}; "
+            "name a set of other people"
+        )
+    return name

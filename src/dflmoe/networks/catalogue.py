@@ -12,7 +12,7 @@ from dflmoe.core.site import Network
 from dflmoe.errors import NetworkError
 from dflmoe.networks import classifiers, medical, pictures
 from dflmoe.networks.blocks import Wanted, chain
-from dflmoe.networks.split import fits, split, split_points, where_to_split
+from dflmoe.networks.split import fits, split, split_points, undivided, where_to_split
 from dflmoe.networks.tables import Unopinionated, plain
 
 Kind = Literal["table", "series", "image", "segmentation", "super-resolution"]
@@ -150,10 +150,11 @@ def entire(name: str, shape: tuple[int, ...], outputs: int, *, scale: int = 1) -
     Arguments and errors are those of ``build``.
     """
     if ":" in name:
-        head = _made(name, Wanted(shape, outputs, 0, scale))
-    else:
-        network = build(name, shape, outputs, scale=scale)
-        head = nn.Sequential(network.body, network.head)
+        return undivided(
+            _imported(name, Wanted(shape, outputs, 0, scale)), shape=shape, outputs=outputs
+        )
+    network = build(name, shape, outputs, scale=scale)
+    head = nn.Sequential(network.body, network.head)
     return Network(nn.Identity(), head, shape[0], outputs, common=True)
 
 

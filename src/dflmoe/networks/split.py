@@ -43,9 +43,7 @@ def split(
             f"a split at layer {at!r} leaves no layer for the body; {where_to_split(module)}"
         )
     _check_sendable(module)
-    for part in module.modules():
-        if getattr(part, "inplace", False):
-            part.inplace = False  # type: ignore[assignment]  # a plain attribute, not a tensor
+    _not_in_place(module)
     features, out = _tried(module, at, shape)
     if features.dim() < 2 or out.dim() < 2:  # noqa: PLR2004  # a row axis and a channel axis
         raise NetworkError(
@@ -55,6 +53,30 @@ def split(
     network = Network(body, head, features.shape[1], outputs, common=common)
     fits(network, shape, (outputs, *out.shape[2:]))
     return network
+
+
+def undivided(module: nn.Module, *, shape: tuple[int, ...], outputs: int) -> Network:
+    """Return a network that is lent as a whole, behind a body that does nothing.
+
+    Args:
+        module: The whole network, ``[row, ...] -> [row, output]``.
+        shape: Of one input, without the row axis.
+        outputs: Classes.
+
+    Raises:
+        NetworkError: It keeps buffers or cannot be drawn from a seed, or does not fit.
+    """
+    _check_sendable(module)
+    _not_in_place(module)
+    network = Network(nn.Identity(), module, shape[0], outputs, common=True)
+    fits(network, shape, (outputs,))
+    return network
+
+
+def _not_in_place(module: nn.Module) -> None:
+    for part in module.modules():
+        if getattr(part, "inplace", False):
+            part.inplace = False  # type: ignore[assignment]  # a plain attribute, not a tensor
 
 
 def split_points(module: nn.Module) -> list[str]:

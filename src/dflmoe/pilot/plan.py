@@ -12,7 +12,7 @@ from dflmoe.core.training import Training
 from dflmoe.data.study import Study
 from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
-from dflmoe.networks import build, entire, mlp, plain, small_cnn, splits
+from dflmoe.networks import build, entire, fits, mlp, plain, small_cnn, splits
 from dflmoe.networks.public import public_body
 from dflmoe.types import SiteId
 
@@ -98,6 +98,11 @@ class Options:
                 self.charter is None or not self.public_body,
                 "--public-body is of a network whose head is lent, and --charter lends another; "
                 "choose one of them",
+            ),
+            (
+                self.charter is None or not self.head_from,
+                "--head-from is of a network whose head is lent, and --charter lends another as a "
+                "whole; choose one of them",
             ),
         ]
         for fine, sentence in rules:
@@ -271,11 +276,11 @@ def _of_charter(study: Study, options: Options, name: str) -> Plan:
     shape, classes = study.sites[0].x.shape[1:], len(study.classes)
     training = TABLE_NETWORK if study.kind == "table" else IMAGE_NETWORK
     if options.network:
-        at = options.head_from or (None if ":" in options.network else splits(options.network)[1])
-        own = build(options.network, shape, classes, at=at)
+        own = entire(options.network, shape, classes)
     else:
         own = mlp(shape[0], classes) if study.kind == "table" else small_cnn(shape[0], classes)
     agreed = entire(name, shape, classes)
+    fits(agreed, shape, (classes,))
     return Plan(
         networks={site.name: agreed for site in study.sites},
         own={site.name: own for site in study.sites},
@@ -283,8 +288,8 @@ def _of_charter(study: Study, options: Options, name: str) -> Plan:
         training=training,
         tuning=training,
         lending=LOCAL_STEPS,
-        averaging=replace(LOCAL_STEPS, early_stopping=True),
+        averaging=AVERAGE if study.kind == "table" else replace(IMAGE_NETWORK, max_steps=10),
         rounds=AVERAGE_ROUNDS + (options.rounds or 1),
         average_rounds=AVERAGE_ROUNDS,
-        why=(f"{WHY['averaged']} It is {name}, lent as a whole.",),
+        why=(f"{WHY['averaged']} It is {name}, lent as a whole; FedAvg and pooled are of it too.",),
     )

@@ -108,6 +108,10 @@ def simulate(
         LabelError: A class is not a whole number from 0.
         TrainingError: A loss is not finite.
     """
+    if charter is not None and anchors is not None:
+        raise OptionError("the sites lend heads by a charter or by anchors; give one of the two")
+    if dials is not None and anchors is None and (dials.align == "anchored" or dials.distil):
+        raise OptionError("these dials align or teach by anchors, and there are none; give some")
     rows = [_rows(site) for site in sites]
     classes = 1 + max(int(one.y.max()) for one in rows) if rows else 0
     networks = {
@@ -190,14 +194,18 @@ def _public(anchors: torch.Tensor, rows: Sequence[SiteRows]) -> NDArray[np.float
     Raises:
         OptionError: They are not of the shape of the sites' rows, or not finite.
     """
-    if anchors.dim() == 0 or any(anchors.shape[1:] != one.x.shape[1:] for one in rows):
+    if (
+        anchors.dim() == 0
+        or len(anchors) == 0
+        or any(anchors.shape[1:] != one.x.shape[1:] for one in rows)
+    ):
         raise OptionError(
             f"the anchors are of shape {tuple(anchors.shape)} and the sites' rows of "
-            f"{tuple(rows[0].x.shape[1:])}; give [anchor, ...] of the same"
+            f"{tuple(rows[0].x.shape[1:])}; give one or more of the same"
         )
     if not torch.isfinite(anchors).all():
         raise OptionError("an anchor holds a number that is not finite; leave it out")
-    public: NDArray[np.float32] = anchors.float().numpy()
+    public: NDArray[np.float32] = anchors.detach().float().numpy()
     return public
 
 
