@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dflmoe.bench.experiment import Experiment, RunSetting, load
+from dflmoe.bench.runner import plan
 from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.core.task import Task
 from dflmoe.data.splits import repeated_splits
@@ -109,6 +111,12 @@ def experiment(
         TINY.format(methods=json.dumps(methods), network=network, lend_from=lend_from, steps=steps)
     )
     return path
+
+
+def planned(path: Path) -> tuple[Experiment, list[RunSetting]]:
+    """Return an experiment and its runs."""
+    chosen = load(str(path))
+    return chosen, plan(chosen, quick=False)
 
 
 def noise(seed: int, *shape: int) -> Tensor:

@@ -1,6 +1,5 @@
 """The algorithm's laws, on sites that are made up."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -10,13 +9,11 @@ import torch
 from tests.made import made_data, made_rows
 from torch import nn
 
-from dflmoe.core.algorithm import Outcome, out_of_fold_loss, run_round
+from dflmoe.core.algorithm import Outcome, run_round
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
-from dflmoe.core.guard import what_serves
-from dflmoe.core.site import CrossFit, Lent, Network, SiteData, SiteState
-from dflmoe.core.task import Labels
+from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
 from dflmoe.types import generator
@@ -317,109 +314,3 @@ def test_a_head_is_worth_what_the_mixture_would_lose_without_it() -> None:
     assert sorted(outcome.worth) == ["bad", "p0", "p1"]
     assert (outcome.worth["bad"] < 0).all()
     assert float(outcome.worth["p0"].mean()) > float(outcome.worth["bad"].mean())
-
-
-@pytest.mark.parametrize(
-    ("better", "serves"),
-    [(2.0, "mixture"), (0.0, "own"), (-2.0, "own")],
-    ids=["clear benefit", "level", "harm"],
-)
-def test_a_hedge_moves_as_far_as_the_evidence_goes(better: float, serves: str) -> None:
-    data = made_data(made_rows("home", 200, 9))
-    truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
-    noise = torch.randn(truth.shape, generator=generator(3))
-    own = torch.log_softmax(truth + noise, dim=2)
-    said = torch.log_softmax((1 + better) * truth + noise, dim=2)
-    served, used = what_serves(own, said, data, Dials(hedge=True))
-    torch.testing.assert_close(served, {"mixture": said, "own": own}[serves])
-    assert used.all() == (serves == "mixture")
-
-
-@pytest.mark.parametrize("ranks", [False, True], ids=["accuracy", "AUROC"])
-def test_a_loss_that_falls_at_the_price_of_the_score_serves_nobody(ranks: bool) -> None:
-    task = Labels(ranks=ranks)
-    data = replace(made_data(made_rows("home", 200, 9)), task=task)
-    truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
-    seen, more = (torch.randn(truth.shape, generator=generator(3, k)) for k in range(2))
-    bold = torch.log_softmax(8 * (truth + seen), dim=2)
-    cautious = torch.log_softmax(0.5 * (truth + seen + more), dim=2)
-    assert (out_of_fold_loss(cautious, data) < out_of_fold_loss(bold, data) - 0.5).all()
-    served, _ = what_serves(bold, cautious, data, Dials(hedge=True))
-    own, new, now = (
-        task.score(said, data.y.expand(2, -1), data.crossfit.fold)
-        for said in (bold, cautious, served)
-    )
-    assert (new < own).all()
-    assert (now >= own).all()
-
-
-@pytest.mark.parametrize(("rare", "serves"), [(40, False), (8, True)], ids=["many", "few"])
-def test_what_is_good_on_average_and_bad_for_a_class_serves_nobody_where_rows_tell(
-    rare: int, serves: bool
-) -> None:
-    data = made_data(made_rows("home", 300, 9))
-    y = (torch.arange(300) >= 300 - rare).long()
-    data = replace(data, y=y, crossfit=CrossFit(torch.arange(300)[None] % 5))
-    truth = torch.nn.functional.one_hot(y, 2).float()[None]
-    seen = torch.randn(truth.shape, generator=generator(3))
-    own = torch.log_softmax(truth + seen, dim=2)
-    harm = torch.where(y == 1, -0.7, 1.5)[:, None]
-    said = torch.log_softmax(truth * (1 + harm) + seen, dim=2)
-    losses = [data.task.losses(what, y[None])[0] for what in (own, said)]
-    assert losses[1].mean() < losses[0].mean() - 0.1
-    assert losses[1][y == 1].mean() > losses[0][y == 1].mean() + 0.1
-    _, used = what_serves(own, said, data, Dials(hedge=True))
-    assert bool(used[0]) is serves
-
-
-def test_what_test_rows_turn_out_to_be_moves_no_hedge() -> None:
-    data, decided = made_data(made_rows("home", 120, 9)).only(0), []
-    hidden = data.crossfit.fold[0] < 0
-    other = replace(data, y=torch.where(hidden, 2 + data.y, data.y))  # of classes nobody trains on
-    truth = torch.nn.functional.one_hot(data.y, 4).float()[None]
-    for seed in range(40):
-        seen, more = (torch.randn(truth.shape, generator=generator(6, seed, k)) for k in range(2))
-        own = torch.log_softmax(truth + seen, dim=2)
-        said = torch.log_softmax(1.1 * truth + seen + 0.4 * more, dim=2)
-        before, after = (what_serves(own, said, d, Dials(hedge=True)) for d in (data, other))
-        torch.testing.assert_close(before[0], after[0], rtol=0, atol=0)
-        decided.append(bool(before[1]))
-    assert 0 < sum(decided) < len(decided)
-
-
-def test_splits_are_judged_apart_also_where_one_lacks_a_class() -> None:
-    y = torch.cat([torch.zeros(60), torch.ones(30)]).long()
-    fold = torch.arange(90)[None].repeat(2, 1) % 5
-    fold[1, y == 1] = -1
-    data = replace(
-        made_data(made_rows("home", 90, 9)), y=y, crossfit=CrossFit(fold), x=torch.zeros(2, 90, 4)
-    )
-    truth = torch.nn.functional.one_hot(y, 2).float().expand(2, -1, -1)
-    seen = torch.randn(truth.shape, generator=generator(3))
-    own = torch.log_softmax(truth + seen, dim=2)
-    said = torch.log_softmax(truth * torch.where(y == 1, 0.3, 3.0)[:, None] + seen, dim=2)
-    _, used = what_serves(own, said, data, Dials(hedge=True))
-    alone = [
-        what_serves(own[k : k + 1], said[k : k + 1], data.only(k), Dials(hedge=True))[1][0]
-        for k in range(2)
-    ]
-    assert used.tolist() == [bool(a) for a in alone] == [False, True]
-
-
-def test_weak_evidence_moves_a_hedge_half_way() -> None:
-    data = made_data(made_rows("home", 40, 9))
-    halves = 0
-    for seed in range(40):
-        rng = generator(4, seed)
-        truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
-        own = torch.log_softmax(truth + torch.randn(2, 40, 2, generator=rng), dim=2)
-        said = torch.log_softmax(1.3 * truth + torch.randn(2, 40, 2, generator=rng), dim=2)
-        served, used = what_serves(own, said, data, Dials(hedge=True))
-        mean = torch.logaddexp(own, said) - math.log(2)
-        for split in range(2):
-            options = [own[split], said[split], mean[split]]
-            which = [bool(torch.allclose(served[split], o, atol=1e-5)) for o in options]
-            assert sum(which) == 1
-            assert bool(used[split]) != which[0]
-            halves += which[2]
-    assert halves > 0

@@ -11,7 +11,7 @@ from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import OPINION, DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.distil import with_opinion
-from dflmoe.core.site import CrossFit, Lent, SiteData
+from dflmoe.core.site import Lent, SiteData
 from dflmoe.core.task import LABELS
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
@@ -24,9 +24,7 @@ ANCHORS = noise(5, 100, 4) + torch.tensor([0.75, 0, 0, 0])
 
 
 def site(name: str, rows: int, seed: int) -> SiteData:
-    data = made_data(made_rows(name, rows, seed))
-    first = CrossFit(data.crossfit.fold[:1])
-    return replace(data, x=data.x[:1], crossfit=first, anchors=ANCHORS)
+    return replace(made_data(made_rows(name, rows, seed)).only(0), anchors=ANCHORS)
 
 
 def lent_by(name: str, seed: int, dials: Dials = DIALS) -> Lent:

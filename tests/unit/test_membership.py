@@ -17,9 +17,9 @@ from dflmoe.bench.leaks import (
     on_common_body,
     opinions_by_anchors,
 )
-from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.dflmoe import DFLMoE, head_of
 from dflmoe.core.dials import Dials
-from dflmoe.core.site import CrossFit, Lent, SiteData, SiteState
+from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.stacking import initial
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
@@ -80,9 +80,7 @@ def lenders(training: Training, dials: Dials, names: Sequence[str]) -> Lenders:
     anchors = torch.randn(300, 8, generator=generator(0, "anchors"))
     for k, name in enumerate(names):
         made = made_data(made_rows(name, 60, k, features=8, signal=0.0), folds=2)
-        data = SiteData(
-            made.x[:1], made.y, CrossFit(made.crossfit.fold[:1]), made.group, anchors=anchors
-        )
+        data = replace(made.only(0), anchors=anchors)
         algorithm = DFLMoE(NETWORK, dials, training, training)
         state = algorithm.init(name, data, generator(0, name))
         found.states[name], release = algorithm.prepare(state, data, generator(1, name))
@@ -125,10 +123,7 @@ def test_where_bodies_agree_a_peer_learns_as_much_by_anchors_as_by_the_common_bo
     dials = Dials(align="anchored", distil=1.0)
     data, states, lent = lenders(GREEDY, dials, ("ann", "bob", "cyd"))
     networks = dict.fromkeys(data, NETWORK)
-    heads = {
-        name: [replace(one, tensors={k: v for k, v in one.tensors.items() if " " not in k})]
-        for name, (one,) in lent.items()
-    }
+    heads = {name: [replace(one, tensors=head_of(one.tensors))] for name, (one,) in lent.items()}
     common = on_common_body(networks, dict.fromkeys(data, BODY), data, heads)
     by_heads = heads_by_anchors(networks, states, data, lent)
     by_opinions = opinions_by_anchors(networks, states, data, lent)

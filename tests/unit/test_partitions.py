@@ -320,16 +320,3 @@ def test_a_site_of_two_groups_and_odd_options_are_refused(rng_: np.random.Genera
     for ratio, inner in ((0.0, 3), (0.7, 3), (0.25, 1)):
         with pytest.raises(OptionError, match="test_ratio"):
             partitions.hold_out(*singles(5, 5), ratio, inner, rng_)
-
-
-def test_noise_has_spread_one_and_in_pictures_falls_with_frequency(
-    rng_: np.random.Generator,
-) -> None:
-    assert partitions.noise((2000, 3), rng_).std(0) == pytest.approx(1, abs=0.1)
-    for shape in ((200, 1, 64), (200, 1, 16, 16)):
-        rows = partitions.noise(shape, rng_)
-        assert rows.shape == shape
-        assert rows.std(tuple(range(2, len(shape)))) == pytest.approx(1, abs=1e-4)
-        power = (np.abs(np.fft.fft(rows, axis=-1)) ** 2).reshape(200, -1, shape[-1]).mean((0, 1))
-        half = power[1 : shape[-1] // 2]
-        assert half[0] > 5 * half[-1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dflmoe.data.rows import Rows, block_mean
+from dflmoe.data.rows import Rows, block_mean, noise
 from dflmoe.data.sets import FOLDERS, NAMES, load_set, other_people
 from dflmoe.errors import DataFileError, DflmoeError, OptionError, PickleError
 
@@ -332,3 +332,15 @@ def test_rows_that_do_not_fit_each_other_are_refused() -> None:
     for rows in wrong:
         with pytest.raises(DflmoeError, match="data set 'made'"):
             rows.checked()
+
+
+def test_noise_has_spread_one_and_in_pictures_falls_with_frequency() -> None:
+    rng_ = np.random.default_rng(0)
+    assert noise((2000, 3), rng_).std(0) == pytest.approx(1, abs=0.1)
+    for shape in ((200, 1, 64), (200, 1, 16, 16)):
+        rows = noise(shape, rng_)
+        assert rows.shape == shape
+        assert rows.std(tuple(range(2, len(shape)))) == pytest.approx(1, abs=1e-4)
+        power = (np.abs(np.fft.fft(rows, axis=-1)) ** 2).reshape(200, -1, shape[-1]).mean((0, 1))
+        half = power[1 : shape[-1] // 2]
+        assert half[0] > 5 * half[-1]

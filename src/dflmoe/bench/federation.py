@@ -17,7 +17,7 @@ from dflmoe.bench.experiment import NOISE, Partition, RunSetting, TaskSetting
 from dflmoe.bench.public import public_weights
 from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.data import partitions
-from dflmoe.data.rows import Rows
+from dflmoe.data.rows import Rows, noise
 from dflmoe.data.sets import load_set, other_people
 from dflmoe.data.splits import draw_rows, fold_of
 from dflmoe.errors import OptionError
@@ -107,21 +107,21 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         if len(set(task.networks)) == 1:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
+        if task.charter is not None:
+            agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
+            charter[name] = replace(agreed, common=True)
         if condition.public_body:
+            lending = [where[name] for where in (shared, charter) if name in where]
+            if not all(any(True for _ in network.body.parameters()) for network in lending):
+                raise OptionError(
+                    "a public body needs a body at every site, and here the whole network is lent; "
+                    "lend less, and leave out the task's charter"
+                )
             weights = public_weights(setting, names[name], shape, root)
             layers = {p.partition(".")[0] for p, _ in networks[name].body.named_parameters()}
             networks[name] = public_body(networks[name], weights, sorted(layers))
             if name in shared:
                 shared[name] = public_body(shared[name], weights)
-            lending = [*shared.values(), *charter.values()]
-            if not all(any(True for _ in n.body.parameters()) for n in lending):
-                raise OptionError(
-                    "a public body needs a body at every site, and here the whole network is lent; "
-                    "lend less, and leave out the task's charter"
-                )
-        if task.charter is not None:
-            agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
-            charter[name] = replace(agreed, common=True)
     return Federation(
         kind,
         data,
@@ -140,11 +140,16 @@ def _set_apart(
 ) -> tuple[Rows, Rows]:
     """Return the public rows, and the rows for the sites: nobody has rows among both."""
     if task.anchors_from is not None:
-        name = other_people(task.anchors_from, task.set)
-        other = loaded(name, root, side=task.side, per_group=task.per_group)
+        other = _of_others(task.anchors_from, task, root)
         return other.take(partitions.anchors(other.group, task.anchors, rng)), rows
     public = partitions.anchors(rows.group, task.anchors, rng, labels=rows.labels)
     return rows.take(public), rows.take(~public)
+
+
+def _of_others(name: str, task: TaskSetting, root: Path | None) -> Rows:
+    """Return the rows of a set of other people than the task's, read as the task's are."""
+    name = other_people(name, task.set)
+    return loaded(name, root, side=task.side, per_group=task.per_group)
 
 
 def _instead(anchors: Rows, setting: RunSetting, root: Path | None) -> Rows:
@@ -152,13 +157,10 @@ def _instead(anchors: Rows, setting: RunSetting, root: Path | None) -> Rows:
     task, wanted = setting.task, setting.condition
     rng, count = _rng(setting, "anchors"), wanted.anchors or len(anchors)
     if wanted.anchors_from == NOISE:
-        anchors = replace(
-            anchors.like(anchors.x.shape[1:]), x=partitions.noise(anchors.x.shape, rng)
-        )
+        anchors = anchors.like(anchors.x.shape[1:])
+        anchors = replace(anchors, x=noise(anchors.x.shape, rng))
     elif wanted.anchors_from is not None:
-        name = other_people(wanted.anchors_from, task.set)
-        other = loaded(name, root, side=task.side, per_group=task.per_group)
-        anchors = other.like(anchors.x.shape[1:])
+        anchors = _of_others(wanted.anchors_from, task, root).like(anchors.x.shape[1:])
     if count > len(anchors):
         raise OptionError(f"there are {len(anchors)} public rows, and {count} are asked for")
     return anchors.take(np.sort(rng.choice(len(anchors), count, replace=False)))

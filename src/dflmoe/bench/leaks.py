@@ -1,15 +1,16 @@
 """What a run's lent heads tell about who was in the training sets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dflmoe.core.align import aligned, anchor_features, anchored_map
-from dflmoe.core.dflmoe import ANCHORS, OPINION
+from dflmoe.core.dflmoe import ANCHORS, OPINION, head_of
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import stacked_call
 from dflmoe.core.task import LABELS, over_places
@@ -21,6 +22,9 @@ ATTACKS = ("loss threshold", "likelihood ratio")
 
 Losses = Callable[[SiteId, SiteId], Floats]
 """``[release, row]``: of a lender, named first, on the rows of a site."""
+
+Ask = Callable[[Tensor], Tensor]
+"""What a peer makes of its own features of rows by what was lent."""
 
 
 def leaks(
@@ -65,16 +69,15 @@ def on_common_body(
         lent: What each site sent, round by round.
     """
 
-    def losses(lender: SiteId, site: SiteId) -> Floats:
-        one = data[site]
+    @cache
+    def features(site: SiteId) -> Tensor:
         with torch.no_grad():
-            features = stacked_call(networks[site].body, bodies[site], one.x)
-            return np.stack(
-                [
-                    _losses(stacked_call(networks[site].head, _last(release), features), one)
-                    for release in lent[lender]
-                ]
-            )
+            return stacked_call(networks[site].body, bodies[site], data[site].x)
+
+    def losses(lender: SiteId, site: SiteId) -> Floats:
+        head = networks[site].head
+        said = [_said(head, release, features(site)) for release in lent[lender]]
+        return np.stack([_losses(one, data[site]) for one in said])
 
     return losses
 
@@ -98,20 +101,14 @@ def heads_by_anchors(
         lent: What each site sent: heads, and beside them features of anchors.
     """
 
-    def losses(lender: SiteId, site: SiteId) -> Floats:
-        found = []
-        for peer, release in _heard(lender, site, lent):
-            seen = _seen(networks[peer], states[peer], data[peer])
-            features = seen(data[site].x)
-            if peer != lender:
-                own = anchor_features(seen(_anchors(data[peer])))
-                features = aligned(anchored_map(own, release.tensors[ANCHORS]), features)
-            with torch.no_grad():
-                said = stacked_call(networks[lender].head, _last(release), features)
-            found.append(_losses(said, data[site]))
-        return np.stack(found)
+    def asked(peer: SiteId, release: Lent, anchors: Tensor) -> Ask:
+        head = networks[release.site].head
+        if peer == release.site:
+            return lambda features: _said(head, release, features)
+        to = anchored_map(anchor_features(anchors), release.tensors[ANCHORS])
+        return lambda features: _said(head, release, aligned(to, features))
 
-    return losses
+    return _by_all_peers(networks, states, data, lent, asked)
 
 
 def opinions_by_anchors(
@@ -126,47 +123,62 @@ def opinions_by_anchors(
     of the row. Arguments are those of ``heads_by_anchors``; rows have classes.
     """
 
+    def asked(_peer: SiteId, release: Lent, anchors: Tensor) -> Ask:
+        opinion = release.tensors[OPINION].clamp(min=1e-4).log()
+        says = anchored_map(over_places(anchors), opinion)
+        return lambda features: LABELS.said(aligned(says, over_places(features)), 2)
+
+    return _by_all_peers(networks, states, data, lent, asked)
+
+
+def _by_all_peers(
+    networks: Mapping[SiteId, Network],
+    states: Mapping[SiteId, SiteState],
+    data: Mapping[SiteId, SiteData],
+    lent: Mapping[SiteId, Sequence[Lent]],
+    asked: Callable[[SiteId, Lent, Tensor], Ask],
+) -> Losses:
+    """Return the losses of a site's rows under all that a lender sent, as all others ask it.
+
+    Args:
+        networks: Of each site.
+        states: Of each site at the end, with its own body.
+        data: Of each site, with anchors.
+        lent: What each site sent.
+        asked: How a peer asks what was lent, given its own features of the anchors.
+    """
+
+    @cache
+    def features(peer: SiteId, site: SiteId | None) -> Tensor:
+        """Return what the peer's body, the fit that saw all its rows, makes of rows or anchors."""
+        x = data[peer].anchors if site is None else data[site].x[0]
+        if x is None:
+            raise ValueError("heads of private bodies are attacked by anchors, and there are none")
+        body = data[peer].crossfit.final(states[peer].params["body"])
+        with torch.no_grad():
+            return stacked_call(networks[peer].body, body, x[None])
+
+    @cache
+    def asks(peer: SiteId, lender: SiteId) -> list[Ask]:
+        return [asked(peer, release, features(peer, None)) for release in lent[lender]]
+
     def losses(lender: SiteId, site: SiteId) -> Floats:
-        found = []
-        for peer, release in _heard(lender, site, lent):
-            seen = _seen(networks[peer], states[peer], data[peer])
-            own = over_places(seen(_anchors(data[peer])))
-            says = anchored_map(own, release.tensors[OPINION].clamp(min=1e-4).log())
-            raw = aligned(says, over_places(seen(data[site].x)))
-            found.append(_losses(LABELS.said(raw, 2), data[site]))
-        return np.stack(found)
+        others = [peer for peer in lent if peer != site]
+        said = [ask(features(peer, site)) for peer in others for ask in asks(peer, lender)]
+        return np.stack([_losses(one, data[site]) for one in said])
 
     return losses
 
 
-def _heard(
-    lender: SiteId, site: SiteId, lent: Mapping[SiteId, Sequence[Lent]]
-) -> list[tuple[SiteId, Lent]]:
-    """Return what a lender sent with each peer that may attack a site: all others."""
-    return [(peer, release) for peer in lent if peer != site for release in lent[lender]]
-
-
-def _seen(network: Network, state: SiteState, data: SiteData) -> Callable[[Tensor], Tensor]:
-    """Return what a site's own body, the fit that saw all training rows, makes of inputs."""
-    body = data.crossfit.final(state.params["body"])
-
-    def features(x: Float[Tensor, "split row ..."]) -> Tensor:
-        with torch.no_grad():
-            return stacked_call(network.body, body, x)
-
-    return features
-
-
-def _anchors(data: SiteData) -> Float[Tensor, "split anchor ..."]:
-    if data.anchors is None:
-        raise ValueError("heads of private bodies are attacked by anchors, and there are none")
-    return data.anchors[None]
-
-
-def _last(release: Lent) -> Params:
-    """Return the head that saw all training rows, without what travelled beside it."""
-    head = {name: p for name, p in release.tensors.items() if name not in {ANCHORS, OPINION}}
-    return head if release.kind == "head" else {name: p[:, -1] for name, p in head.items()}
+def _said(
+    head: nn.Module, release: Lent, features: Float[Tensor, "split row feature ..."]
+) -> Float[Tensor, "split row class ..."]:
+    """Return what the head that saw all training rows says."""
+    params = head_of(release.tensors)
+    if release.kind == "fits":
+        params = {name: p[:, -1] for name, p in params.items()}
+    with torch.no_grad():
+        return stacked_call(head, params, features)
 
 
 def _losses(said: Float[Tensor, "split row class ..."], data: SiteData) -> Floats:

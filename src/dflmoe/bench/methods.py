@@ -40,6 +40,10 @@ class Ours:
     charter: bool = False
     averages: bool = False
 
+    def dials_for(self, *, shared: bool) -> Dials:
+        """Return the dials for sites that can have one feature space, or cannot."""
+        return self.dials if shared or self.apart is None else self.apart
+
 
 PAPER = Dials.paper()
 SHARED = Dials(mixture_steps=40, batch=16)

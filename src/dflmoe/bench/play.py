@@ -131,7 +131,7 @@ def _ours(
     method: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
 ) -> tuple[Played, int]:
     """Return what borrowed heads gave, with the site's own network to fall back to."""
-    dials = method.dials if sites.shared or method.apart is None else method.apart
+    dials = method.dials_for(shared=bool(sites.shared))
     networks = _lending(method, setting, sites)
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
@@ -202,7 +202,7 @@ def _told(
             for name, network in networks.items()
         }
         return leaks(on_common_body(networks, bodies, data, lent), data, sites.patient)
-    dials = lends.dials if sites.shared or lends.apart is None else lends.apart
+    dials = lends.dials_for(shared=bool(sites.shared))
     one_shape = len({one.x.shape[2:] for one in data.values()}) == 1
     if dials.align != "anchored" or not one_shape:  # no peer's body takes the other's rows
         return {}

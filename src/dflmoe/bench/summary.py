@@ -320,14 +320,11 @@ def _leak(runs: Mapping[int, RunRecord]) -> tuple[str, Figure | None]:
     """Return the attack that tells most, averaged over sites and seeds."""
     told = [[site.leaks for site in run.sites if site.leaks] for run in runs.values()]
     every = [run for run in told if run]
-    attacks = (
-        [name for name in every[0][0] if all(name in site for run in every for site in run)]
-        if every
-        else []
-    )
+    sites = [site for run in every for site in run]
+    attacks = [name for name in (sites[0] if sites else ()) if all(name in s for s in sites)]
     found: dict[str, Figure] = {}
     for attack in attacks:
-        areas = [site[attack].area for run in every for site in run]
+        areas = [site[attack].area for site in sites]
         errors = [np.sqrt(sum(site[attack].error ** 2 for site in run)) / len(run) for run in every]
         area, reach = float(np.mean(areas)), 1.96 * float(np.mean(errors))
         found[attack] = Figure(

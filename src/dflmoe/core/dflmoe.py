@@ -35,6 +35,11 @@ OWN_SAMPLES = 3
 """Bootstrap samples of the control ``self``; with more peers, several stand behind one head."""
 
 
+def head_of(tensors: Params) -> Params:
+    """Return a lent head without what travelled beside it."""
+    return {name: p for name, p in tensors.items() if name not in {ANCHORS, OPINION}}
+
+
 @dataclass(frozen=True)
 class DFLMoE:
     """The algorithm of one site (``core.algorithm.Algorithm``).
@@ -346,9 +351,8 @@ class DFLMoE:
         """Return the newest head of each peer; heads unheard for too long are dropped."""
         heard = {}
         for m in inbox:
-            beside = {name: m.tensors.get(name) for name in (ANCHORS, OPINION)}
-            head = {name: p for name, p in m.tensors.items() if name not in beside}
-            heard[m.site] = Expert(head, m.width, state.round, beside[ANCHORS], beside[OPINION])
+            anchors, opinion = (m.tensors.get(name) for name in (ANCHORS, OPINION))
+            heard[m.site] = Expert(head_of(m.tensors), m.width, state.round, anchors, opinion)
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
 

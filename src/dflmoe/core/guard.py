@@ -7,6 +7,7 @@ by patient, with a one-sided bound of Student's t. Its error rates on few rows a
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.stats import t as student
@@ -19,12 +20,25 @@ from dflmoe.core.task import log_halves
 
 
 class Bounds(NamedTuple):
-    """A mean difference, its one-sided bounds, and from how many patients."""
+    """A mean difference and its one-sided bounds."""
 
     mean: Float[Tensor, " split"]
     lower: Float[Tensor, " split"]
     upper: Float[Tensor, " split"]
-    patients: Int[Tensor, " split"]
+
+
+def by_patient(
+    values: Float[Tensor, "split row"], group: Int[Tensor, " row"]
+) -> Float[Tensor, "split patient"]:
+    """Return the sum over the rows of each patient.
+
+    Args:
+        values: Of each row.
+        group: Patient of each row.
+    """
+    _, patient = torch.unique(group, return_inverse=True)
+    zeros = torch.zeros(len(values), int(patient.max()) + 1, dtype=values.dtype)
+    return zeros.scatter_add(1, patient[None, :].expand_as(values), values)
 
 
 def difference(
@@ -45,21 +59,17 @@ def difference(
         group: Patient of each row.
         confidence: One-sided, between 0.5 and 1; of each split, where they differ.
     """
-    _, patient = torch.unique(group, return_inverse=True)
-    patients = int(patient.max()) + 1
-    zeros = torch.zeros(len(d), patients, dtype=d.dtype)
-    index = patient[None, :].expand_as(d)
-    rows = zeros.scatter_add(1, index, counts.to(d.dtype))
-    means = zeros.scatter_add(1, index, torch.where(counts, d, 0)) / rows.clamp(min=1)
+    rows = by_patient(counts.to(d.dtype), group)
+    means = by_patient(torch.where(counts, d, 0), group) / rows.clamp(min=1)
     heard = rows > 0
     n = heard.sum(1)
     mean = means.sum(1) / n.clamp(min=1)
     spread = torch.where(heard, (means - mean[:, None]).square(), 0).sum(1)
     error = (spread / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
-    level = torch.as_tensor(confidence).numpy()
-    quantile = torch.tensor(student.ppf(level, (n - 1).clamp(min=1).numpy()), dtype=d.dtype)
+    degrees = (n - 1).clamp(min=1).numpy()
+    quantile = torch.tensor(student.ppf(np.asarray(confidence), degrees), dtype=d.dtype)
     reach = torch.where(n > 1, quantile * error, torch.inf)
-    return Bounds(mean, mean - reach, mean + reach, n)
+    return Bounds(mean, mean - reach, mean + reach)
 
 
 HEDGED_AT, SERVES_AT = 0.8, 0.9
@@ -67,7 +77,7 @@ HEDGED_AT, SERVES_AT = 0.8, 0.9
 
 HARMS_AT, CLASS_PATIENTS = 0.95, 10
 """One-sided confidence of harm to any class, all that are judged taken together (Bonferroni), and
-how many patients must have a class for it to be judged; masks and images have no class of a row."""
+how many patients must have a class for it to be judged."""
 
 
 def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
@@ -79,6 +89,24 @@ def mixture_is_used(bounds: Bounds, *, vouched: bool) -> Bool[Tensor, " split"]:
             used unless there is evidence of harm; if not, only on evidence of benefit.
     """
     return bounds.lower <= 0 if vouched else bounds.upper < 0
+
+
+def harms_a_class(worse: Float[Tensor, "split row"], data: SiteData) -> Bool[Tensor, " split"]:
+    """Return whether a class of enough patients is shown to be harmed, by training rows alone.
+
+    Args:
+        worse: By how much the loss of each row is worse, out of fold.
+        data: The site's rows; masks and images have no class of a row.
+    """
+    if data.y.dim() > 1:
+        return torch.zeros(len(worse), dtype=torch.bool)
+    trains = data.crossfit.fold >= 0
+    classes = [trains & (data.y == one) for one in data.y.unique()]
+    patients = [(by_patient(rows.float(), data.group) > 0).sum(1) for rows in classes]
+    judged = torch.stack(patients) >= CLASS_PATIENTS
+    level = 1 - (1 - HARMS_AT) / judged.sum(0).clamp(min=1)
+    bounds = [difference(worse, rows, data.group, confidence=level) for rows in classes]
+    return (judged & (torch.stack([b.lower for b in bounds]) > 0)).any(0)
 
 
 def what_serves(
@@ -99,44 +127,34 @@ def what_serves(
         data: The site's rows.
         dials: Whether there is a guard, whether it hedges, and how sure it must be.
     """
+    if not dials.guard:
+        return mixture, torch.ones(len(own), dtype=torch.bool)
     own_losses = out_of_fold_losses(own, data)
 
-    trains = data.crossfit.fold >= 0
+    def worse(said: Tensor) -> Float[Tensor, "split row"]:
+        return out_of_fold_losses(said, data) - own_losses
 
-    def against_own(
-        said: Tensor, confidence: float | Tensor, rows: Bool[Tensor, "split row"] = trains
-    ) -> Bounds:
-        worse = out_of_fold_losses(said, data) - own_losses
-        return difference(worse, rows, data.group, confidence=confidence)
-
-    def harms_a_class(said: Tensor) -> Bool[Tensor, " split"]:
-        if data.y.dim() > 1:
-            return torch.zeros(len(said), dtype=torch.bool)
-        classes = [trains & (data.y == one) for one in data.y.unique()]
-        count = torch.stack([against_own(said, HARMS_AT, rows).patients for rows in classes])
-        judged = count >= CLASS_PATIENTS
-        level = 1 - (1 - HARMS_AT) / judged.sum(0).clamp(min=1)
-        lower = torch.stack([against_own(said, level, rows).lower for rows in classes])
-        return (judged & (lower > 0)).any(0)
-
-    def score(said: Tensor) -> Float[Tensor, " split"]:
-        y = data.y.expand(len(said), *data.y.shape)
-        return data.task.score(said, y, data.crossfit.fold)
-
-    def helps(said: Tensor, confidence: float) -> Bool[Tensor, " split"]:
-        benefit = mixture_is_used(against_own(said, confidence), vouched=False)
-        return benefit & (score(said) >= score(own)) & ~harms_a_class(said)
+    def bounds(d: Float[Tensor, "split row"], confidence: float) -> Bounds:
+        return difference(d, data.crossfit.fold >= 0, data.group, confidence=confidence)
 
     def where(used: Bool[Tensor, " split"], said: Tensor, other: Tensor) -> Tensor:
         return torch.where(used.view(-1, *[1] * (own.dim() - 1)), said, other)
 
-    if not dials.guard:
-        return mixture, torch.ones(len(own), dtype=torch.bool)
     if not dials.hedge:
-        used = mixture_is_used(against_own(mixture, dials.confidence), vouched=dials.vouched)
+        used = mixture_is_used(bounds(worse(mixture), dials.confidence), vouched=dials.vouched)
         return where(used, mixture, own), used
+
+    def score(said: Tensor) -> Float[Tensor, " split"]:
+        return data.task.score(said, data.y.expand(len(said), *data.y.shape), data.crossfit.fold)
+
+    own_score = score(own)
+
+    def helps(said: Tensor, confidence: float) -> Bool[Tensor, " split"]:
+        d = worse(said)
+        benefit = mixture_is_used(bounds(d, confidence), vouched=False)
+        return benefit & (score(said) >= own_score) & ~harms_a_class(d, data)
+
     pair = torch.stack([own, mixture], dim=2)
     mean = data.task.pooled(pair, log_halves(pair), dials.pool)
-    serves = helps(mixture, SERVES_AT)
-    hedges = helps(mean, HEDGED_AT)
+    serves, hedges = helps(mixture, SERVES_AT), helps(mean, HEDGED_AT)
     return where(serves, mixture, where(hedges, mean, own)), serves | hedges

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dflmoe.core.mixture import Pool, mix
-from dflmoe.metrics.area import auroc_within
+from dflmoe.metrics.resampling import auc_within
 
 
 @runtime_checkable
@@ -132,11 +132,14 @@ LABELS = Labels()
 def _auroc(
     said: Float[Tensor, "row class"], y: Int[Tensor, " row"], fold: Int[Tensor, " row"]
 ) -> float:
-    """Return the AUROC of each class against the rest, within folds, averaged over classes."""
+    """Return the AUROC of each class against the rest, within folds, averaged over classes.
+
+    Of a class that no fold can tell from another it is 0.5.
+    """
     classes = [1] if said.shape[1] == 2 else y.unique().tolist()  # noqa: PLR2004 - one mirrors the other
-    return float(
-        np.mean([auroc_within(said[:, k].numpy(), (y == k).numpy(), fold.numpy()) for k in classes])
-    )
+    once = np.ones((1, len(y)))
+    areas = [auc_within(said[:, k].numpy(), (y == k).numpy(), once, fold.numpy()) for k in classes]
+    return float(np.nan_to_num(areas, nan=0.5).mean())
 
 
 def training_mean(

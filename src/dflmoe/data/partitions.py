@@ -247,27 +247,6 @@ def anchors(
     return chosen[groups.of]
 
 
-def noise(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return rows that nobody measured, of spread one: white noise in tables, else pink.
-
-    The spectrum of pink noise falls with frequency, as that of pictures and recordings does (Field,
-    Relations between the Statistics of Natural Images and Cortical Cells, JOSA A 1987).
-
-    Args:
-        shape: ``[row, feature]``, or ``[row, channel, place, ...]``.
-        rng: Chance.
-    """
-    white = rng.standard_normal(shape)
-    axes = tuple(range(2, len(shape)))
-    if axes:
-        grid = np.meshgrid(*(np.fft.fftfreq(shape[axis]) for axis in axes), indexing="ij")
-        radius = np.sqrt(np.square(grid).sum(0))
-        radius[(0,) * len(axes)] = 1 / max(shape[2:])
-        white = np.fft.ifftn(np.fft.fftn(white, axes=axes) / radius, axes=axes).real
-        white /= white.std(axes, keepdims=True)
-    return white.astype(np.float32)
-
-
 def capped(
     site: Codes, group: Codes, labels: Codes, max_rows: int, rng: np.random.Generator
 ) -> Codes:

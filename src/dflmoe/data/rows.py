@@ -249,3 +249,24 @@ def open_arrays(name: str, root: Path | None) -> Arrays:
 def coded(values: NDArray[Any]) -> NDArray[np.int64]:
     """Return values as numbers 0 to G-1."""
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def noise(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return rows that nobody measured, of spread one: white noise in tables, else pink.
+
+    The spectrum of pink noise falls with frequency, as that of pictures and recordings does (Field,
+    Relations between the Statistics of Natural Images and Cortical Cells, JOSA A 1987).
+
+    Args:
+        shape: ``[row, feature]``, or ``[row, channel, place, ...]``.
+        rng: Chance.
+    """
+    white = rng.standard_normal(shape)
+    axes = tuple(range(2, len(shape)))
+    if axes:
+        grid = np.meshgrid(*(np.fft.fftfreq(shape[axis]) for axis in axes), indexing="ij")
+        radius = np.sqrt(np.square(grid).sum(0))
+        radius[(0,) * len(axes)] = 1 / max(shape[2:])
+        white = np.fft.ifftn(np.fft.fftn(white, axes=axes) / radius, axes=axes).real
+        white /= white.std(axes, keepdims=True)
+    return white.astype(np.float32)

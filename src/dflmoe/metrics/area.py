@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 
@@ -27,23 +26,3 @@ def auroc_parts(score: Floats, true: NDArray[np.bool_]) -> Floats:
     parts[true] = area + (wins.mean(1) - area) / true.mean()
     parts[~true] = area + (wins.mean(0) - area) / (1 - true.mean())
     return parts
-
-
-def auroc_within(score: Floats, true: NDArray[np.bool_], part: NDArray[np.int64]) -> float:
-    """Return the chance that of two rows of one part, the true one scores higher.
-
-    Rows of different parts, which different models scored, are never compared. Where no part has
-    rows of both kinds nothing can be told apart: 0.5.
-
-    Args:
-        score: Higher for what should be true.
-        true: What is.
-        part: Of each row.
-    """
-    wins, pairs = 0.0, 0
-    for one in np.unique(part):
-        rows = part == one
-        higher, count = int(true[rows].sum()), int(rows.sum())
-        wins += rankdata(score[rows])[true[rows]].sum() - higher * (higher + 1) / 2
-        pairs += higher * (count - higher)
-    return wins / pairs if pairs else 0.5

@@ -74,6 +74,29 @@ def weighted_auc(
     return concordant, found.sum(1) * below[:, -1]
 
 
+def auc_within(
+    scores: Floats, positive: NDArray[np.bool_], weights: Floats, part: NDArray[np.int64]
+) -> Floats:
+    """Return the AUC of each resample, comparing only rows of the same part.
+
+    Args:
+        scores: Of each row.
+        positive: Whether a row is of the class looked for.
+        weights: ``[resample, row]``.
+        part: Of each row; rows of different parts were scored by different models.
+
+    Returns:
+        ``[resample]``; NaN where no pair can be compared.
+    """
+    pairs = [
+        weighted_auc(scores[part == k], positive[part == k], weights[:, part == k])
+        for k in np.unique(part)
+    ]
+    concordant, total = (np.sum(v, axis=0) for v in zip(*pairs, strict=True))
+    area: Floats = np.divide(concordant, total, out=np.full_like(total, np.nan), where=total > 0)
+    return area
+
+
 def auc_samples(
     probs: Floats,
     y: NDArray[np.int64],
@@ -99,13 +122,6 @@ def auc_samples(
         positive = y == label
         for repeat, scores in enumerate(probs[:, :, label]):
             parts = np.zeros_like(y) if split is None else split[repeat]
-            pairs = [
-                weighted_auc(scores[parts == k], positive[parts == k], weights[:, parts == k])
-                for k in np.unique(parts)
-            ]
-            concordant, total = (np.sum(v, axis=0) for v in zip(*pairs, strict=True))
-            areas.append(
-                np.divide(concordant, total, out=np.full_like(total, np.nan), where=total > 0)
-            )
+            areas.append(auc_within(scores, positive, weights, parts))
     samples: Floats = np.mean(areas, axis=0)
     return samples
