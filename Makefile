@@ -61,7 +61,7 @@ fluke: .venv/.bench .venv-fluke/.done
 	@touch .venv/.pilot $@
 
 .venv/.test: .venv/.torch pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench,node,dev]'
 	@touch .venv/.pilot .venv/.bench $@
 
 clean:

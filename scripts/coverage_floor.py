@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-FLOORS = {"core": 95.0, "metrics": 95.0, "wire": 100.0}
+FLOORS = {"core": 95.0, "metrics": 95.0, "wire": 100.0, "security": 100.0}
 """Least coverage of lines and branches together, in percent, of each folder."""
 
 

@@ -14,7 +14,17 @@ DflmoeError
 ├── HeadError                a lent head does not fit or must not be used
 ├── NetworkError             a network is unknown, cannot be split, or does not fit its task
 ├── ExperimentError          an experiment is unknown, or its file is malformed or contradictory
-└── TrainingError            training ran into numbers that are not finite
+├── TrainingError            training ran into numbers that are not finite
+└── SecurityError            something must not be trusted
+    ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
+    ├── EnvelopeError        a document is too large, malformed or of another kind
+    ├── UnknownKeyError      a document is signed with a key that may not sign it
+    ├── SignatureError       a signature does not match
+    ├── FederationError      a document is meant for another federation, charter or site
+    ├── ReplayError          a document is not newer than the one that is held
+    ├── ExpiredError         a document was valid until a day that is past
+    ├── RosterError          a roster contradicts itself, or what was trusted before
+    └── FingerprintError     a fingerprint is not the one that was told by phone
 """
 
 from typing import ClassVar
@@ -108,3 +118,63 @@ class ExperimentError(DflmoeError):
     """An experiment is unknown, or its file is malformed or contradictory."""
 
     exit_code = 16
+
+
+class SecurityError(DflmoeError):
+    """Something must not be trusted."""
+
+    exit_code = 17
+
+
+class KeyFileError(SecurityError):
+    """A key or certificate file is missing, unreadable or open to others."""
+
+    exit_code = 18
+
+
+class EnvelopeError(SecurityError):
+    """A document is too large, malformed or of another kind."""
+
+    exit_code = 19
+
+
+class UnknownKeyError(SecurityError):
+    """A document is signed with a key that may not sign it."""
+
+    exit_code = 20
+
+
+class SignatureError(SecurityError):
+    """A signature does not match."""
+
+    exit_code = 21
+
+
+class FederationError(SecurityError):
+    """A document is meant for another federation, charter or site."""
+
+    exit_code = 22
+
+
+class ReplayError(SecurityError):
+    """A document is not newer than the one that is held."""
+
+    exit_code = 23
+
+
+class ExpiredError(SecurityError):
+    """A document was valid until a day that is past."""
+
+    exit_code = 24
+
+
+class RosterError(SecurityError):
+    """A roster contradicts itself, or what was trusted before."""
+
+    exit_code = 25
+
+
+class FingerprintError(SecurityError):
+    """A fingerprint is not the one that was told by phone."""
+
+    exit_code = 26

@@ -7,8 +7,13 @@ from pathlib import Path
 from dflmoe.errors import OutputError
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file so that there is never half of it; missing folders are made.
+
+    Args:
+        path: The file.
+        text: All that it holds from now on.
+        mode: Who may read it.
 
     Raises:
         OutputError: The folder cannot be made or written; what was there stays as it was.
@@ -16,14 +21,14 @@ def replace_file(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+            dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             half = Path(file.name)
             try:
-                file.write(text)
+                file.write(text.encode() if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
-                half.chmod(0o644)
+                half.chmod(mode)
                 half.replace(path)
             except BaseException:
                 half.unlink(missing_ok=True)

@@ -1,0 +1,388 @@
+"""The roster: who belongs to a federation, by whose decision, and under which charter.
+
+It is a repository of The Update Framework (python-tuf): a chain of roots that name the approvers
+and how many must agree, and signed targets that hold the charter's hash and, as a delegation to its
+own key, every site. What a site says of itself (its card) is signed by that site alone. Nothing
+needs a server: any peer, relay or stick can hand the bundle on, and a bundle that is older than
+what is held, altered, or signed by too few is refused.
+
+Top-level metadata have one set of keys, so the framework's snapshot and timestamp, which guard
+against the theft of a key that lies online, would add nothing and are left out (docs/adr/0013).
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Literal
+
+from cryptography import x509
+from pydantic import Field
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Key
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import DelegatedRole, Metadata, Root, TargetFile, Targets
+
+from dflmoe.errors import (
+    EnvelopeError,
+    ExpiredError,
+    FederationError,
+    ReplayError,
+    RosterError,
+)
+from dflmoe.security.card import Card
+from dflmoe.security.charter import Charter
+from dflmoe.security.keys import fingerprint
+from dflmoe.types import SiteId
+from dflmoe.wire.manifest import Document, SiteName
+
+ROSTER_BYTES = 4 * 1024**2
+"""Larger rosters are refused unread."""
+
+ROSTER_DAYS = 180
+GRACE_DAYS = 90
+FEWEST_APPROVERS = 2
+CHARTER = "charter.json"
+ROLE, RELAY, RETIRES = "role", "relay", "retires"
+"""What the approvers add to a delegation: that it is a relay's, and when keys end."""
+
+UNDER = "root"
+"""What they add to the targets: the version of the root that they decide under."""
+
+Standing = Literal["valid", "grace", "lapsed"]
+Text = Annotated[str, Field(max_length=ROSTER_BYTES)]
+
+
+class Bundle(Document):
+    """A whole roster as it is stored and handed on.
+
+    Attributes:
+        format: Of this document.
+        roots: Every root from the first.
+        targets: Who belongs.
+        charter: The rules.
+        cards: What each site says of itself.
+        signed_cards: Each site's signature over its card.
+    """
+
+    format: Literal["dflmoe-roster-1"] = "dflmoe-roster-1"
+    roots: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+    targets: Text
+    charter: Text
+    cards: dict[SiteName, Text]
+    signed_cards: dict[SiteName, Text]
+
+
+def bundled(raw: bytes) -> Bundle:
+    """Return a bundle, none of which is to be believed yet.
+
+    Raises:
+        EnvelopeError: It is too large or malformed.
+    """
+    if len(raw) > ROSTER_BYTES:
+        raise EnvelopeError(f"the roster has {len(raw)} bytes; the limit is {ROSTER_BYTES}")
+    return Bundle.read(raw, "the roster")
+
+
+def root_of(text: str) -> Metadata[Root]:
+    """Return a root of a bundle."""
+    return Metadata[Root].from_bytes(text.encode())
+
+
+def targets_of(text: str) -> Metadata[Targets]:
+    """Return who belongs, or a signed card."""
+    return Metadata[Targets].from_bytes(text.encode())
+
+
+def trust_of(bundle: Bundle) -> str:
+    """Return the SHA-256 of the first root as it is signed; a newcomer's invitation names it.
+
+    Raises:
+        RepositoryError: It is no root.
+    """
+    return hashlib.sha256(root_of(bundle.roots[0]).signed_bytes).hexdigest()
+
+
+def path_of(site: SiteId) -> str:
+    """Return the path of a site's card among the targets."""
+    return f"sites/{site}.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site of the roster.
+
+    Attributes:
+        site: Its name.
+        keys: Those that sign for it, by id; two while one is rotated.
+        card: What it says of itself.
+        relay: Whether it only passes heads on, and lends none.
+        approver: Whether it decides with others who belongs.
+    """
+
+    site: SiteId
+    keys: Mapping[str, Key]
+    card: Card
+    relay: bool
+    approver: bool
+
+
+@dataclass(frozen=True)
+class Roster:
+    """A roster that was checked.
+
+    Attributes:
+        bundle: As it is handed on.
+        version: Of who belongs.
+        expires: The day after which nothing new is accepted.
+        charter: The rules.
+        members: By name.
+        threshold: Approvers that must agree.
+    """
+
+    bundle: Bundle
+    version: int
+    expires: datetime
+    charter: Charter
+    members: Mapping[SiteId, Member]
+    threshold: int
+
+    @cached_property
+    def keys(self) -> dict[str, Key]:
+        """Every key that signs for a member."""
+        return {k: key for member in self.members.values() for k, key in member.keys.items()}
+
+    @cached_property
+    def owner(self) -> dict[str, SiteId]:
+        """The member that each key signs for."""
+        return {k: member.site for member in self.members.values() for k in member.keys}
+
+    @property
+    def certificates(self) -> bytes:
+        """Certificates of all members: the only ones that a connection trusts."""
+        return "".join(c for m in self.members.values() for c in m.card.certificates).encode()
+
+    def standing(self, now: datetime) -> Standing:
+        """Return whether the roster is valid, in its days of grace, or lapsed."""
+        if now <= self.expires:
+            return "valid"
+        return "grace" if now <= self.expires + timedelta(days=GRACE_DAYS) else "lapsed"
+
+
+def checked(bundle: Bundle, trust: str, *, held: Roster | None = None, now: datetime) -> Roster:
+    """Return the roster of a bundle, once everything in it was checked.
+
+    Cards are the newest of those held and those received, so that two peers who each know a newer
+    card of somebody can both learn from each other.
+
+    Args:
+        bundle: As received.
+        trust: SHA-256 of the first root.
+        held: The roster so far, which is never gone back on.
+        now: The moment of the check.
+
+    Raises:
+        FederationError: It begins with another root, or is of another federation.
+        ReplayError: It is older than the one that is held.
+        ExpiredError: It has expired, and says something new.
+        RosterError: It contradicts itself or what is held, or too few approvers signed it.
+    """
+    try:
+        if trust_of(bundle) != trust:
+            raise FederationError(
+                "the roster begins with another root than the one that was trusted; "
+                "it is of another federation, or forged"
+            )
+        if held is not None:
+            bundle = _newest_cards(bundle, held.bundle)
+        _approved(bundle)
+    except RepositoryError as error:
+        raise RosterError(f"the roster does not hold together: {error}") from error
+    roster = proposed(bundle, now)
+    _goes_on(roster, held)
+    if now > roster.expires and (held is None or roster.bundle != held.bundle):
+        raise ExpiredError(
+            f"the roster was valid until {roster.expires:%Y-%m-%d} and says something new; "
+            f"ask the approvers to renew it with: dflmoe federation renew"
+        )
+    return roster
+
+
+def proposed(bundle: Bundle, now: datetime) -> Roster:
+    """Return what a bundle says, whose approvals nobody has checked: for people to read.
+
+    Raises:
+        RosterError: It contradicts itself.
+    """
+    try:
+        root, targets = root_of(bundle.roots[-1]).signed, targets_of(bundle.targets).signed
+        if targets.unrecognized_fields.get(UNDER) != root.version:
+            raise RosterError("the roster was agreed on under another root than its last")
+        _hashed(targets.targets, CHARTER, bundle.charter)
+        charter = Charter.read(bundle.charter.encode(), "the charter")
+        members = _members(bundle, root, targets, charter, now)
+    except (RepositoryError, EnvelopeError, ValueError, KeyError) as error:
+        raise RosterError(f"the roster does not hold together: {error}") from error
+    return Roster(
+        bundle,
+        targets.version,
+        min(root.expires, targets.expires),
+        charter,
+        members,
+        root.roles[Targets.type].threshold,
+    )
+
+
+def _goes_on(roster: Roster, held: Roster | None) -> None:
+    """Check that a roster goes on where the one that is held ended."""
+    if held is None:
+        return
+    before = [root_of(text).signed_bytes for text in held.bundle.roots]
+    if [root_of(text).signed_bytes for text in roster.bundle.roots[: len(before)]] != before:
+        raise ReplayError("the roster's chain of roots is not that of the one that is held")
+    if roster.version < held.version:
+        raise ReplayError(
+            f"the roster has version {roster.version}, and version {held.version} is held"
+        )
+    one, other = (targets_of(r.bundle.targets).signed_bytes for r in (roster, held))
+    if roster.version == held.version and one != other:
+        raise RosterError(
+            f"two different rosters of version {held.version} were signed; "
+            f"call the approvers: one of their keys may be stolen"
+        )
+
+
+def _approved(bundle: Bundle) -> None:
+    """Check that every root was agreed on by the one before and by itself, and the targets too."""
+    roots = [root_of(text) for text in bundle.roots]
+    judge = roots[0].signed
+    for number, one in enumerate(roots, 1):
+        judge.verify_delegate(Root.type, one.signed_bytes, one.signatures)
+        judge = one.signed
+        judge.verify_delegate(Root.type, one.signed_bytes, one.signatures)
+        if judge.version != number:
+            raise RosterError(f"root {number} of the roster has version {judge.version}")
+        fewest = min(judge.roles[role].threshold for role in (Root.type, Targets.type))
+        if fewest < FEWEST_APPROVERS:
+            raise RosterError("the roster lets a single key decide who belongs")
+    targets = targets_of(bundle.targets)
+    judge.verify_delegate(Targets.type, targets.signed_bytes, targets.signatures)
+
+
+def delegated(targets: Targets) -> tuple[Mapping[str, Key], Mapping[SiteId, DelegatedRole]]:
+    """Return the keys that sites sign by, and which site by which."""
+    there = targets.delegations
+    return ({}, {}) if there is None else (there.keys, there.roles or {})
+
+
+def signed_by(own: Metadata[Targets], keys: Iterable[Key]) -> bool:
+    """Return whether one of some keys signed a card."""
+    for key in keys:
+        try:
+            key.verify_signature(own.signatures[key.keyid], own.signed_bytes)
+        except (KeyError, UnverifiedSignatureError):
+            continue
+        return True
+    return False
+
+
+def _hashed(files: Mapping[str, TargetFile], path: str, text: str) -> None:
+    if path not in files:
+        raise RosterError(f"{path} is not signed")
+    files[path].verify_length_and_hashes(text.encode())
+
+
+def _members(
+    bundle: Bundle, root: Root, targets: Targets, charter: Charter, now: datetime
+) -> dict[SiteId, Member]:
+    """Return every site; its keys are the approvers' word, its card its own."""
+    keys_there, roles = delegated(targets)
+    approvers = set(root.roles[Targets.type].keyids)
+    members = {}
+    for site, role in sorted(roles.items()):
+        if site not in bundle.cards or site not in bundle.signed_cards:
+            raise RosterError(f"the roster has no card of {site}")
+        keys = {k: keys_there[k] for k in role.keyids if now <= _retires(role, k)}
+        own = targets_of(bundle.signed_cards[site])
+        if not signed_by(own, keys.values()):
+            raise RosterError(f"the card of {site} is not signed with its key")
+        card = card_of(site, own.signed, bundle.cards[site])
+        if card.federation != charter.federation:
+            raise RosterError(f"the card of {site} is for another federation")
+        relay = role.unrecognized_fields.get(ROLE) == RELAY
+        members[site] = Member(site, keys, card, relay, bool(approvers & set(keys)))
+    if not set(bundle.cards) == set(bundle.signed_cards) == set(members):
+        raise RosterError("the roster has cards of sites that do not belong")
+    signing = [k for member in members.values() for k in member.keys]
+    if len(signing) != len(set(signing)):
+        raise RosterError("two sites of the roster have one key")
+    return members
+
+
+def _retires(role: DelegatedRole, keyid: str) -> datetime:
+    """Return until when a key signs for its site: for ever, unless it was rotated away."""
+    ends = role.unrecognized_fields.get(RETIRES, {}).get(keyid)
+    return datetime.max.replace(tzinfo=UTC) if ends is None else datetime.fromisoformat(ends)
+
+
+def card_of(site: SiteId, own: Targets, text: str) -> Card:
+    """Return a card whose hash its site signed, and whose certificates bear the site's name.
+
+    Raises:
+        RosterError: The hash is not signed, or the card or a certificate is another site's.
+        RepositoryError: The card has another hash.
+        EnvelopeError: It is malformed.
+    """
+    _hashed(own.targets, path_of(site), text)
+    card = Card.read(text.encode(), f"the card of {site}")
+    if card.site != site:
+        raise RosterError(f"the card of {site} is of {card.site}")
+    for pem in card.certificates:
+        try:
+            names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+        except (ValueError, x509.ExtensionNotFound) as error:
+            raise RosterError(f"a certificate on the card of {site} is malformed") from error
+        if names.value.get_values_for_type(x509.DNSName) != [site]:
+            raise RosterError(f"a certificate on the card of {site} bears another name")
+    return card
+
+
+def _newest_cards(bundle: Bundle, held: Bundle) -> Bundle:
+    """Return a bundle with the newer of two cards of each site that it has."""
+    older = [
+        site
+        for site, text in held.signed_cards.items()
+        if site in bundle.cards
+        and site in bundle.signed_cards
+        and targets_of(text).signed.version > targets_of(bundle.signed_cards[site]).signed.version
+    ]
+    return bundle.model_copy(
+        update={
+            "cards": {**bundle.cards, **{s: held.cards[s] for s in older}},
+            "signed_cards": {**bundle.signed_cards, **{s: held.signed_cards[s] for s in older}},
+        }
+    )
+
+
+def changes(before: Roster | None, after: Roster) -> list[str]:
+    """Return what a proposal changes, in sentences for those who are asked to approve it."""
+    old = before.members if before else {}
+    said = [] if before else [f"The federation {after.charter.name!r} is founded."]
+    said += [f"{site} no longer belongs." for site in old if site not in after.members]
+    for site, member in after.members.items():
+        what = "relay" if member.relay else "site"
+        prints = " and ".join(fingerprint(key) for key in member.keys.values())
+        if site not in old:
+            vote = ", and approves" if member.approver else ""
+            said.append(f"{site} belongs as a {what}{vote}; fingerprint {prints}.")
+        elif set(member.keys) != set(old[site].keys):
+            said.append(f"{site} has other keys; fingerprints {prints}.")
+        elif member.approver != old[site].approver:
+            said.append(f"{site} {'approves' if member.approver else 'no longer approves'}.")
+    if before and before.charter != after.charter:
+        said.append("The charter is another.")
+    said.append(f"{after.threshold} must agree from now on; valid until {after.expires:%Y-%m-%d}.")
+    return said

@@ -1,0 +1,111 @@
+"""The manifest of a lent head: what its signature covers beside the digest of the payload.
+
+It names sites, numbers and hashes only: how many rows a site has is told as a band.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError
+
+from dflmoe.core.site import LentKind
+from dflmoe.errors import EnvelopeError
+from dflmoe.wire.payload import WireDtype
+
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+"""A site's name is a label of the domain name system, so that a certificate can bear it."""
+
+FederationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+BANDS = (20, 50, 100, 200, 500, 2000)
+"""Where bands of rows begin."""
+
+Band = Literal["0-19", "20-49", "50-99", "100-199", "200-499", "500-1999", "2000+"]
+
+
+def band(rows: int) -> Band:
+    """Return the band that a number of rows lies in."""
+    names: tuple[Band, ...] = (
+        "0-19", "20-49", "50-99", "100-199", "200-499", "500-1999", "2000+",
+    )  # fmt: skip
+    return names[sum(rows >= begin for begin in BANDS)]
+
+
+def now() -> datetime:
+    """Return this moment, to the second and in UTC, as documents state it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Document(BaseModel, frozen=True, extra="forbid", strict=True):
+    """Something that is signed: immutable, and a key that nobody knows is an error."""
+
+    @classmethod
+    def read(cls, payload: bytes, what: str) -> Self:
+        """Return the document that some bytes are.
+
+        Raises:
+            EnvelopeError: They are no such document.
+        """
+        try:
+            return cls.model_validate_json(payload)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "it"
+            raise EnvelopeError(f"{what} cannot be read: {where}: {first['msg']}") from error
+
+    def signed(self) -> bytes:
+        """Return the bytes that are signed."""
+        return self.model_dump_json().encode()
+
+
+class Spent(Document):
+    """Privacy that all heads of a site have spent together."""
+
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    delta: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Manifest(Document):
+    """What a site says of a head that it lends.
+
+    Attributes:
+        format: Of this document.
+        federation: Whom it is for.
+        charter: SHA-256 of the rules that it was made by: task, classes, input and architecture.
+        site: Who lends.
+        seq: Orders the heads of a site; a receiver takes none that is not newer.
+        round: The lender's own; it informs, and orders nothing.
+        kind: What the tensors are.
+        network: Architecture of the head.
+        width: Features that it reads.
+        dtype: How numbers travel.
+        size: Bytes of the payload.
+        payload: Its SHA-256.
+        rows: Band of the rows that it learnt from.
+        parent: Payload of the head before; none of the first.
+        privacy: What was spent; none where nothing was promised.
+        audit: Head of the site's audit chain, so that peers can witness it.
+        created: By the lender's clock.
+        software: Version of this package.
+    """
+
+    format: Literal["dflmoe-head-1"] = "dflmoe-head-1"
+    federation: FederationId
+    charter: Digest
+    site: SiteName
+    seq: Count
+    round: Count
+    kind: LentKind
+    network: Annotated[str, Field(max_length=200)]
+    width: Count
+    dtype: WireDtype
+    size: Count
+    payload: Digest
+    rows: Band
+    parent: Digest | None = None
+    privacy: Spent | None = None
+    audit: Digest | None = None
+    created: datetime
+    software: Annotated[str, Field(max_length=40)]
