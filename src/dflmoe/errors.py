@@ -24,7 +24,8 @@ DflmoeError
     ├── ReplayError          a document is not newer than the one that is held
     ├── ExpiredError         a document was valid until a day that is past
     ├── RosterError          a roster contradicts itself, or what was trusted before
-    └── FingerprintError     a fingerprint is not the one that was told by phone
+    ├── FingerprintError     a fingerprint is not the one that was told by phone
+    └── EquivocationError    a site signed two heads of one number
 """
 
 from typing import ClassVar
@@ -178,3 +179,9 @@ class FingerprintError(SecurityError):
     """A fingerprint is not the one that was told by phone."""
 
     exit_code = 26
+
+
+class EquivocationError(SecurityError):
+    """A site signed two heads of one number."""
+
+    exit_code = 27

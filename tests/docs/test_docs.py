@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from dflmoe import errors
 from dflmoe.bench.experiment import load, shipped
 from dflmoe.bench.methods import RIVALS, names
 from dflmoe.cli import bench
+from dflmoe.cli.main import app
 from dflmoe.cli.pilot import pilot
 from dflmoe.data.sets import NAMES
 from dflmoe.networks import names as networks
+from dflmoe.node.agreed import network_of
+from dflmoe.security.charter import Charter
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +53,29 @@ def test_every_option_is_in_the_docs(
     for name in inspect.signature(command).parameters.keys() - arguments:
         option = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
         assert f"`{option}`" in docs
+
+
+@pytest.mark.parametrize("group", ["site", "federation", "head"])
+def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str) -> None:
+    rows = (ROOT / "docs/federation.md").read_text().splitlines()
+    commands = typer.main.get_command(app).commands[group].commands
+    assert commands
+    for name, command in commands.items():
+        (row,) = [r for r in rows if r.startswith(f"| `dflmoe {group} {name}")]
+        for option in command.params:
+            for spelt in option.opts:
+                if spelt.startswith("--") and spelt not in {"--home", "--help"}:
+                    assert f"`{spelt}`" in row, f"{spelt} of {group} {name}"
+
+
+def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
+    docs = (ROOT / "docs/federation.md").read_text()
+    for key in Charter.model_fields.keys() - {"format", "federation"}:
+        assert f"`{key}`" in docs, key
+    (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
+    path = tmp_path / "charter.toml"
+    path.write_text(shown)
+    assert network_of(Charter.found(path)).width == 13
 
 
 def test_the_bench_page_names_all_that_can_be_played() -> None:

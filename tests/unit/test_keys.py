@@ -10,10 +10,7 @@ from tests.security import NOW, keys_of
 
 from dflmoe.errors import KeyFileError
 from dflmoe.security.keys import (
-    CERTIFICATE,
     CERTIFICATE_DAYS,
-    SIGNING,
-    TLS,
     fingerprint,
     key_of,
     key_text,
@@ -25,24 +22,20 @@ from dflmoe.security.keys import (
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    save_keys(keys_of("ann"), tmp_path / "keys")
-    return tmp_path / "keys"
+def path(tmp_path: Path) -> Path:
+    save_keys(keys_of("ann"), tmp_path / "new" / "keys.pem")
+    return tmp_path / "new" / "keys.pem"
 
 
-def test_keys_come_back_as_they_were_saved_and_nobody_else_may_read_them(folder: Path) -> None:
-    back = load_keys(folder)
+def test_keys_come_back_as_they_were_saved_and_nobody_else_may_read_them(path: Path) -> None:
+    back = load_keys(path)
     assert back.public == keys_of("ann").public
     assert back.pem == keys_of("ann").pem
-    assert {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()} == {
-        SIGNING: 0o600,
-        TLS: 0o600,
-        CERTIFICATE: 0o644,
-    }
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_certificate_bears_the_name_of_its_site_and_ends(folder: Path) -> None:
-    certificate = load_keys(folder).certificate
+def test_a_certificate_bears_the_name_of_its_site_and_ends(path: Path) -> None:
+    certificate = load_keys(path).certificate
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["ann"]
     assert certificate.not_valid_before_utc < NOW
@@ -56,54 +49,66 @@ def test_a_renewed_certificate_keeps_the_identity() -> None:
     assert renewed.pem != old.pem
 
 
-@pytest.mark.parametrize("name", [SIGNING, TLS])
-def test_a_key_that_others_may_read_is_refused(folder: Path, name: str) -> None:
-    (folder / name).chmod(0o640)
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_that_others_may_touch_is_refused(path: Path, mode: int) -> None:
+    path.chmod(mode)
     with pytest.raises(KeyFileError, match="chmod 600"):
-        load_keys(folder)
+        load_keys(path)
 
 
-@pytest.mark.parametrize("name", [SIGNING, TLS, CERTIFICATE])
-def test_a_file_that_is_missing_changed_or_a_link_is_refused(folder: Path, name: str) -> None:
-    path, kept = folder / name, (folder / name).read_bytes()
-    path.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(KeyFileError, match=name):
-        load_keys(folder)
-    path.unlink()
+def test_a_file_that_is_missing_or_a_link_is_refused(path: Path) -> None:
+    elsewhere = path.rename(path.with_name("elsewhere"))
     with pytest.raises(KeyFileError, match="site init"):
-        load_keys(folder)
-    elsewhere = folder / "elsewhere"
-    elsewhere.write_bytes(kept)
+        load_keys(path)
     path.symlink_to(elsewhere)
     with pytest.raises(KeyFileError, match="is a link"):
-        load_keys(folder)
+        load_keys(path)
 
 
-def test_a_key_of_another_kind_is_refused(folder: Path) -> None:
-    (folder / SIGNING).write_bytes((folder / TLS).read_bytes())
-    with pytest.raises(KeyFileError, match="no Ed25519 key"):
-        load_keys(folder)
-    save_keys(keys_of("ann"), folder)
-    (folder / TLS).write_bytes((folder / SIGNING).read_bytes())
-    with pytest.raises(KeyFileError, match="no P-256 key"):
-        load_keys(folder)
+def blocks(site: str) -> list[str]:
+    """Return the parts of a site's file: signing key, TLS key, certificate."""
+    keys = keys_of(site)
+    secret = [
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ).decode()
+        for key in (keys.signing, keys.tls)
+    ]
+    return [*secret, keys.pem]
 
 
-def test_a_key_with_a_password_is_refused(folder: Path) -> None:
-    locked = keys_of("ann").signing.private_bytes(
+ANN, BOB = blocks("ann"), blocks("bob")
+LOCKED = (
+    keys_of("ann")
+    .signing.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"secret"),
     )
-    (folder / SIGNING).write_bytes(locked)
-    with pytest.raises(KeyFileError, match="without a password"):
-        load_keys(folder)
+    .decode()
+)
 
 
-def test_the_certificate_of_another_key_is_refused(folder: Path) -> None:
-    (folder / CERTIFICATE).write_text(keys_of("bob").pem)
-    with pytest.raises(KeyFileError, match="site renew"):
-        load_keys(folder)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        pytest.param("", "does not hold", id="empty"),
+        pytest.param("".join(ANN)[:-40], "does not hold", id="cut off"),
+        pytest.param("".join(ANN[:2]), "does not hold", id="no certificate"),
+        pytest.param("".join(ANN[::-1]), "does not hold", id="turned round"),
+        pytest.param(LOCKED + "".join(ANN[1:]), "does not hold", id="with a password"),
+        pytest.param(ANN[1] + ANN[0] + ANN[2], "Ed25519", id="keys swapped"),
+        pytest.param("".join(ANN[:2]) + BOB[2], "another key", id="another's certificate"),
+        pytest.param(ANN[0] + ANN[0] + ANN[2], "another key", id="one key twice"),
+        pytest.param("é" + "".join(ANN), "cannot be read", id="not ASCII"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(path: Path, text: str, sentence: str) -> None:
+    path.write_text(text)
+    with pytest.raises(KeyFileError, match=sentence):
+        load_keys(path)
 
 
 def test_a_fingerprint_is_told_by_phone_in_any_spelling() -> None:

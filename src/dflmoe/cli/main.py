@@ -9,7 +9,9 @@ from rich.console import Console
 
 from dflmoe.cli.bench import app as bench
 from dflmoe.cli.pilot import pilot
-from dflmoe.errors import DflmoeError
+from dflmoe.errors import DflmoeError, MissingExtraError
+
+ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +21,22 @@ app = typer.Typer(
 )
 app.command()(pilot)
 app.add_typer(bench, name="bench")
+try:
+    from dflmoe.cli import federation, head, site
+except ImportError as error:
+    LACKING = error.name
+
+    def lacking() -> None:
+        """Needs the extra ``node``."""
+        raise MissingExtraError(
+            f"nodes need {LACKING}; install it with: pip install 'dflmoe[node]'"
+        )
+
+    for name in ("site", "federation", "head"):
+        app.command(name, context_settings=ANYTHING)(lacking)
+else:
+    for name, group in (("site", site.app), ("federation", federation.app), ("head", head.app)):
+        app.add_typer(group, name=name)
 
 
 def show_version(wanted: bool) -> None:

@@ -16,6 +16,8 @@ from dflmoe.wire.payload import WireDtype
 
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+
 
 class Charter(Document):
     """What a federation lends and by which rules.
@@ -29,7 +31,9 @@ class Charter(Document):
         kind: Of the rows.
         shape: Of one row.
         columns: Agreed columns, units and levels of a table, as a schema file spells them.
-        network: Architecture of the lent head.
+        network: Architecture whose head is lent, by its name in our catalogue: a charter brings no
+            code.
+        head_from: First layer of that head; the network's own if not given.
         exchange: What is lent (``core.auto``).
         body_seed: Seed that a common body grows from.
         public_body: SHA-256 of the public weights that bodies begin with.
@@ -49,7 +53,8 @@ class Charter(Document):
     kind: Literal["table", "image", "series"]
     shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
     columns: Annotated[str, Field(max_length=64 * 1024)] | None = None
-    network: Line
+    network: Name
+    head_from: Name | None = None
     exchange: Exchange = "shared"
     body_seed: Count = 0
     public_body: Digest | None = None

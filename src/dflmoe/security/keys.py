@@ -7,6 +7,7 @@ roster, so no certificate authority can mint a site.
 
 import base64
 import hashlib
+import re
 import stat
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,14 +26,12 @@ from dflmoe.errors import KeyFileError
 from dflmoe.files import replace_file
 from dflmoe.types import SiteId
 
-SIGNING, TLS, CERTIFICATE = "sign.pem", "tls.pem", "tls.crt"
-"""Files in the folder of keys; the first two are secret."""
-
 CERTIFICATE_DAYS = 90
 
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """An Ed25519 key, raw and in hexadecimal digits."""
 
+PEM = re.compile(r"(-----BEGIN ([A-Z ]+)-----\n.*?-----END \2-----\n)", re.DOTALL)
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -113,64 +112,58 @@ def new_keys(
     return SiteKeys(signing or ed25519.Ed25519PrivateKey.generate(), tls, certificate)
 
 
-def save_keys(keys: SiteKeys, folder: Path) -> None:
-    """Write keys to a folder that nobody else may read.
+def save_keys(keys: SiteKeys, path: Path) -> None:
+    """Write keys and certificate to one file that nobody else may read.
 
     Raises:
         OutputError: The folder cannot be made or written.
     """
-    for name, key in ((SIGNING, keys.signing), (TLS, keys.tls)):
-        pem = key.private_bytes(
+    secret = (
+        key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        replace_file(folder / name, pem, mode=0o600)
-    replace_file(folder / CERTIFICATE, keys.pem)
+        for key in (keys.signing, keys.tls)
+    )
+    replace_file(path, b"".join(secret) + keys.pem.encode(), mode=0o600)
 
 
-def load_keys(folder: Path) -> SiteKeys:
+def load_keys(path: Path) -> SiteKeys:
     """Read the keys of a site.
 
     Raises:
-        KeyFileError: A file is missing, unreadable, a link, of another kind, or open to others; or
-            key and certificate do not belong together.
+        KeyFileError: The file is missing, unreadable, a link, open to others, or holds something
+            else; or key and certificate do not belong together.
     """
-    signing = _private(folder / SIGNING)
-    tls = _private(folder / TLS)
-    if not isinstance(signing, ed25519.Ed25519PrivateKey):
-        raise KeyFileError(f"{folder / SIGNING} holds no Ed25519 key; restore it from your backup")
-    if not isinstance(tls, ec.EllipticCurvePrivateKey):
-        raise KeyFileError(f"{folder / TLS} holds no P-256 key; restore it from your backup")
+    blocks = [block.encode() for block, _ in PEM.findall(_kept(path))]
     try:
-        certificate = x509.load_pem_x509_certificate(_bytes(folder / CERTIFICATE))
-    except ValueError as error:
-        raise KeyFileError(f"{folder / CERTIFICATE} is no certificate: {error}") from error
-    if certificate.public_key() != tls.public_key():
+        signing = serialization.load_pem_private_key(blocks[0], password=None)
+        tls = serialization.load_pem_private_key(blocks[1], password=None)
+        certificate = x509.load_pem_x509_certificate(blocks[2])
+    except (ValueError, TypeError, IndexError) as error:
         raise KeyFileError(
-            f"{folder / CERTIFICATE} is not of the key in {folder / TLS}; "
-            f"make a new one with: dflmoe site renew"
-        )
+            f"{path} does not hold two private keys and a certificate; restore your backup"
+        ) from error
+    if not isinstance(signing, ed25519.Ed25519PrivateKey):
+        raise KeyFileError(f"{path} does not begin with an Ed25519 key; restore your backup")
+    if not isinstance(tls, ec.EllipticCurvePrivateKey) or (
+        certificate.public_key() != tls.public_key()
+    ):
+        raise KeyFileError(f"the certificate in {path} is of another key; restore your backup")
     return SiteKeys(signing, tls, certificate)
 
 
-def _bytes(path: Path) -> bytes:
+def _kept(path: Path) -> str:
+    """Return the text of a file that its owner alone may read."""
     try:
         if path.is_symlink():
             raise KeyFileError(f"{path} is a link; put the file itself there")
-        return path.read_bytes()
-    except OSError as error:
+        if path.stat().st_mode & OPEN_TO_OTHERS:
+            raise KeyFileError(f"{path} may be read by others; run: chmod 600 {path}")
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(
-            f"{path} cannot be read: {error.strerror or error}; "
-            f"make keys with: dflmoe site init, or restore your backup"
+            f"{path} cannot be read: {error}; make keys with: dflmoe site init, "
+            f"or restore your backup"
         ) from error
-
-
-def _private(path: Path) -> object:
-    raw = _bytes(path)
-    if path.stat().st_mode & OPEN_TO_OTHERS:
-        raise KeyFileError(f"{path} may be read by others; run: chmod 600 {path}")
-    try:
-        return serialization.load_pem_private_key(raw, password=None)
-    except (ValueError, TypeError) as error:
-        raise KeyFileError(f"{path} is no private key without a password: {error}") from error

@@ -276,8 +276,8 @@ def delegated(targets: Targets) -> tuple[Mapping[str, Key], Mapping[SiteId, Dele
     return ({}, {}) if there is None else (there.keys, there.roles or {})
 
 
-def signed_by(own: Metadata[Targets], keys: Iterable[Key]) -> bool:
-    """Return whether one of some keys signed a card."""
+def signed_by(own: Metadata[Targets] | Metadata[Root], keys: Iterable[Key]) -> bool:
+    """Return whether one of some keys signed a card or a root."""
     for key in keys:
         try:
             key.verify_signature(own.signatures[key.keyid], own.signed_bytes)
