@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from dflmoe import errors
 from dflmoe.bench.experiment import load, shipped
@@ -58,9 +59,10 @@ def test_every_option_is_in_the_docs(
 @pytest.mark.parametrize("group", ["site", "federation", "head"])
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str) -> None:
     rows = (ROOT / "docs/federation.md").read_text().splitlines()
-    commands = typer.main.get_command(app).commands[group].commands
-    assert commands
-    for name, command in commands.items():
+    found = typer.main.get_group(app).commands[group]
+    assert isinstance(found, TyperGroup)
+    assert found.commands
+    for name, command in found.commands.items():
         (row,) = [r for r in rows if r.startswith(f"| `dflmoe {group} {name}")]
         for option in command.params:
             for spelt in option.opts:
