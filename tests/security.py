@@ -34,7 +34,12 @@ def keys_of(site: SiteId, number: int = 0) -> SiteKeys:
 def card_of(site: SiteId, keys: SiteKeys | None = None, **more: object) -> Card:
     """Return what a site says of itself."""
     pem = (keys or keys_of(site)).pem
-    said: dict[str, object] = {"federation": FEDERATION, "site": site, "certificates": (pem,)}
+    said: dict[str, object] = {
+        "federation": FEDERATION,
+        "site": site,
+        "wrapping": (keys or keys_of(site)).wrapping_text,
+        "certificates": (pem,),
+    }
     return Card.model_validate({**said, **more})
 
 

@@ -44,7 +44,7 @@ def test_a_certificate_bears_the_name_of_its_site_and_ends(path: Path) -> None:
 
 def test_a_renewed_certificate_keeps_the_identity() -> None:
     old = keys_of("ann")
-    renewed = new_keys("ann", NOW, old.signing)
+    renewed = new_keys("ann", NOW, old)
     assert renewed.public == old.public
     assert renewed.pem != old.pem
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_missing_or_a_link_is_refused(path: Path) -> None:
 
 
 def blocks(site: str) -> list[str]:
-    """Return the parts of a site's file: signing key, TLS key, certificate."""
+    """Return the parts of a site's file: signing, wrapping and TLS key, certificate."""
     keys = keys_of(site)
     secret = [
         key.private_bytes(
@@ -74,7 +74,7 @@ def blocks(site: str) -> list[str]:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         ).decode()
-        for key in (keys.signing, keys.tls)
+        for key in (keys.signing, keys.wrapping, keys.tls)
     ]
     return [*secret, keys.pem]
 
@@ -96,12 +96,12 @@ LOCKED = (
     [
         pytest.param("", "does not hold", id="empty"),
         pytest.param("".join(ANN)[:-40], "does not hold", id="cut off"),
-        pytest.param("".join(ANN[:2]), "does not hold", id="no certificate"),
+        pytest.param("".join(ANN[:3]), "does not hold", id="no certificate"),
         pytest.param("".join(ANN[::-1]), "does not hold", id="turned round"),
         pytest.param(LOCKED + "".join(ANN[1:]), "does not hold", id="with a password"),
-        pytest.param(ANN[1] + ANN[0] + ANN[2], "Ed25519", id="keys swapped"),
-        pytest.param("".join(ANN[:2]) + BOB[2], "another key", id="another's certificate"),
-        pytest.param(ANN[0] + ANN[0] + ANN[2], "another key", id="one key twice"),
+        pytest.param(ANN[1] + ANN[0] + "".join(ANN[2:]), "other kinds", id="keys swapped"),
+        pytest.param("".join(ANN[:3]) + BOB[3], "another key", id="another's certificate"),
+        pytest.param(ANN[0] * 3 + ANN[3], "other kinds", id="one key three times"),
         pytest.param("é" + "".join(ANN), "cannot be read", id="not ASCII"),
     ],
 )

@@ -186,13 +186,13 @@ def test_a_renewed_roster_says_the_same_for_longer() -> None:
 
 
 def test_a_site_renews_its_certificate_by_itself() -> None:
-    keys = new_keys("bob", NOW, keys_of("bob").signing)
+    keys = new_keys("bob", NOW, keys_of("bob"))
     newer = request(card_of("bob", keys, endpoints=("bob.example:443",)), keys, version=2)
     after = taken(with_card(THREE, newer))
     assert after.members["bob"].card.endpoints == ("bob.example:443",)
     assert after.version == THREE.version
     # and of two peers who each know something newer, each learns from the other
-    other_keys = new_keys("ann", NOW, keys_of("ann").signing)
+    other_keys = new_keys("ann", NOW, keys_of("ann"))
     other = with_card(THREE, request(card_of("ann", other_keys), other_keys, version=2))
     both = taken(other, after)
     assert both.members["bob"].card == after.members["bob"].card
@@ -375,7 +375,7 @@ def test_a_root_that_skips_a_version_is_refused() -> None:
 
 
 def test_two_sites_cannot_have_one_key() -> None:
-    twin = request(card_of("twin", new_keys("twin", NOW, keys_of("ann").signing)), keys_of("ann"))
+    twin = request(card_of("twin", new_keys("twin", NOW, keys_of("ann"))), keys_of("ann"))
     bundle = with_site(THREE, twin, NOW, approver=False)
     with pytest.raises(RosterError, match="one key"):
         taken(agreed_by(bundle, "ann", "bob"))

@@ -161,6 +161,7 @@ class Home:
         return Card(
             federation=charter.federation,
             site=site.name,
+            wrapping=keys[-1].wrapping_text,
             certificates=tuple(dict.fromkeys(one.pem for one in keys)),
             endpoints=site.endpoints,
         )
@@ -314,7 +315,7 @@ class Home:
             OutputError: The folder cannot be written.
         """
         old = self.keys
-        keys = new_keys(self.site.name, now, old.signing)
+        keys = new_keys(self.site.name, now, old)
         roster = self.roster(now)
         if roster is None:
             save_keys(keys, self.folder / KEYS)
@@ -338,7 +339,7 @@ class Home:
                 "the federation has no roster yet, so nobody knows this site's key; "
                 "make a new folder instead"
             )
-        keys = replace(new_keys(self.site.name, now), tls=old.tls, certificate=old.certificate)
+        keys = replace(old, signing=new_keys(self.site.name, now).signing)
         save_keys(keys, self.folder / NEXT)
         version = self._card_after(roster)
         return request(self.card(roster.charter, old), keys, version=version, old=old.signing)

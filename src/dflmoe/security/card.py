@@ -27,6 +27,7 @@ class Card(Document):
         format: Of this document.
         federation: For which it is said.
         site: Who says it.
+        wrapping: Its key for what is wrapped for it (X25519).
         certificates: Of its connections, as PEM; two while one is renewed.
         endpoints: Where it can be dialled, ``host:port``; none for a site that only dials.
     """
@@ -34,6 +35,7 @@ class Card(Document):
     format: Literal["dflmoe-card-1"] = "dflmoe-card-1"
     federation: FederationId
     site: SiteName
+    wrapping: PublicKey
     certificates: Annotated[tuple[Pem, ...], Field(min_length=1, max_length=2)]
     endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=4)] = ()
 

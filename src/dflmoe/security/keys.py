@@ -1,8 +1,8 @@
 """The keys of a site, made at the site and never leaving it.
 
-An Ed25519 key is the site's identity: it signs heads and requests. A second key, on the curve
-P-256, is for TLS; its certificate is self-signed, bears the site's name, and is pinned by the
-roster, so no certificate authority can mint a site.
+An Ed25519 key is the site's identity: it signs heads and requests. An X25519 key opens what was
+wrapped for it. A third, on the curve P-256, is for TLS; its certificate is self-signed, bears the
+site's name, and is pinned by the roster, so no certificate authority can mint a site.
 """
 
 import base64
@@ -16,7 +16,7 @@ from typing import Annotated
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import Field
@@ -29,7 +29,7 @@ from dflmoe.types import SiteId
 CERTIFICATE_DAYS = 90
 
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""An Ed25519 key, raw and in hexadecimal digits."""
+"""An Ed25519 or X25519 key, raw and in hexadecimal digits."""
 
 PEM = re.compile(r"(-----BEGIN ([A-Z ]+)-----\n.*?-----END \2-----\n)", re.DOTALL)
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -41,11 +41,13 @@ class SiteKeys:
 
     Attributes:
         signing: Its identity.
+        wrapping: Opens what was wrapped for it on its way through strangers.
         tls: Of its connections.
         certificate: Of its connections, pinned by its peers.
     """
 
     signing: ed25519.Ed25519PrivateKey
+    wrapping: x25519.X25519PrivateKey
     tls: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
@@ -53,6 +55,11 @@ class SiteKeys:
     def public(self) -> Key:
         """The key that others know the site by."""
         return SSlibKey.from_crypto(self.signing.public_key())
+
+    @property
+    def wrapping_text(self) -> str:
+        """The public key that others wrap for, as documents spell it."""
+        return self.wrapping.public_key().public_bytes_raw().hex()
 
     @property
     def pem(self) -> str:
@@ -83,15 +90,13 @@ def same_fingerprint(key: Key, told: str) -> bool:
     return told.upper().replace(" ", "").replace("-", "") == fingerprint(key).replace("-", "")
 
 
-def new_keys(
-    site: SiteId, now: datetime, signing: ed25519.Ed25519PrivateKey | None = None
-) -> SiteKeys:
+def new_keys(site: SiteId, now: datetime, old: SiteKeys | None = None) -> SiteKeys:
     """Return new keys for a site.
 
     Args:
         site: Its name, which its certificate bears.
         now: When the certificate begins; it ends after ``CERTIFICATE_DAYS``.
-        signing: The identity to keep; a new one is drawn if not given.
+        old: Keys of which only those of connections are renewed; all are drawn if not given.
     """
     tls = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)])
@@ -109,7 +114,9 @@ def new_keys(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(tls, SHA256())
     )
-    return SiteKeys(signing or ed25519.Ed25519PrivateKey.generate(), tls, certificate)
+    signing = old.signing if old else ed25519.Ed25519PrivateKey.generate()
+    wrapping = old.wrapping if old else x25519.X25519PrivateKey.generate()
+    return SiteKeys(signing, wrapping, tls, certificate)
 
 
 def save_keys(keys: SiteKeys, path: Path) -> None:
@@ -124,7 +131,7 @@ def save_keys(keys: SiteKeys, path: Path) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        for key in (keys.signing, keys.tls)
+        for key in (keys.signing, keys.wrapping, keys.tls)
     )
     replace_file(path, b"".join(secret) + keys.pem.encode(), mode=0o600)
 
@@ -138,20 +145,25 @@ def load_keys(path: Path) -> SiteKeys:
     """
     blocks = [block.encode() for block, _ in PEM.findall(_kept(path))]
     try:
-        signing = serialization.load_pem_private_key(blocks[0], password=None)
-        tls = serialization.load_pem_private_key(blocks[1], password=None)
-        certificate = x509.load_pem_x509_certificate(blocks[2])
+        signing, wrapping, tls = (
+            serialization.load_pem_private_key(block, password=None) for block in blocks[:-1]
+        )
+        certificate = x509.load_pem_x509_certificate(blocks[-1])
     except (ValueError, TypeError, IndexError) as error:
         raise KeyFileError(
-            f"{path} does not hold two private keys and a certificate; restore your backup"
+            f"{path} does not hold three private keys and a certificate; restore your backup"
         ) from error
-    if not isinstance(signing, ed25519.Ed25519PrivateKey):
-        raise KeyFileError(f"{path} does not begin with an Ed25519 key; restore your backup")
-    if not isinstance(tls, ec.EllipticCurvePrivateKey) or (
-        certificate.public_key() != tls.public_key()
+    if not (
+        isinstance(signing, ed25519.Ed25519PrivateKey)
+        and isinstance(wrapping, x25519.X25519PrivateKey)
+        and isinstance(tls, ec.EllipticCurvePrivateKey)
+        and certificate.public_key() == tls.public_key()
     ):
-        raise KeyFileError(f"the certificate in {path} is of another key; restore your backup")
-    return SiteKeys(signing, tls, certificate)
+        raise KeyFileError(
+            f"{path} holds keys of other kinds, or a certificate of another key; "
+            f"restore your backup"
+        )
+    return SiteKeys(signing, wrapping, tls, certificate)
 
 
 def _kept(path: Path) -> str:
