@@ -14,6 +14,8 @@ DflmoeError
 ├── HeadError                a lent head does not fit or must not be used
 ├── NetworkError             a network is unknown, cannot be split, or does not fit its task
 ├── ExperimentError          an experiment is unknown, or its file is malformed or contradictory
+├── StoreError               the store of a node cannot be opened, read or written
+├── ExchangeError            nothing can be exchanged: a folder or a network is not there
 ├── TrainingError            training ran into numbers that are not finite
 └── SecurityError            something must not be trusted
     ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
@@ -185,3 +187,15 @@ class EquivocationError(SecurityError):
     """A site signed two heads of one number."""
 
     exit_code = 27
+
+
+class StoreError(DflmoeError):
+    """The store of a node cannot be opened, read or written."""
+
+    exit_code = 28
+
+
+class ExchangeError(DflmoeError):
+    """Nothing can be exchanged: a folder or a network is not there."""
+
+    exit_code = 29

@@ -1,0 +1,289 @@
+"""The heads that a site holds, its own and others', as an exchange sees them.
+
+A replica knows what it may offer, what it wants, and what it takes; how bytes travel is not its
+business. Whatever arrives is checked here, in the order of ``security.admission``, and a failure is
+counted and costs nothing else.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from dflmoe.core.site import Lent
+from dflmoe.errors import (
+    DflmoeError,
+    EquivocationError,
+    FederationError,
+    HeadError,
+    ReplayError,
+    SecurityError,
+    StoreError,
+)
+from dflmoe.node.agreed import spec_of
+from dflmoe.node.home import Home
+from dflmoe.node.store import Store
+from dflmoe.security.admission import announced, received
+from dflmoe.security.roster import Bundle, Roster
+from dflmoe.types import SiteId
+from dflmoe.wire.envelope import HEAD, seal, unsealed
+from dflmoe.wire.manifest import Manifest, band, now
+from dflmoe.wire.payload import digest, encode
+from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A head that a replica holds.
+
+    Attributes:
+        manifest: What its site says of it.
+        envelope: As it was signed.
+        payload: As it is stored: plain at a site, wrapped at a relay.
+    """
+
+    manifest: Manifest
+    envelope: bytes
+    payload: bytes
+
+
+class Replica:
+    """The heads that one member of a federation holds: the newest of each site.
+
+    Threads may share it: the network serves peers while the site trains.
+    """
+
+    def __init__(self, home: Home, store: Store, clock: Clock = now) -> None:
+        """Open a replica.
+
+        Raises:
+            FederationError: The site belongs to no federation.
+            SecurityError: Keys or roster cannot be used.
+        """
+        self.home, self.store, self._clock = home, store, clock
+        self._lock = threading.RLock()
+        self.name = home.site.name
+        self.keys = home.keys
+        roster = home.roster(clock())
+        if roster is None:
+            raise FederationError(
+                f"{home.charter.name!r} has no roster yet, so there is nobody to lend to; "
+                f"invite a second site with: dflmoe federation invite"
+            )
+        self._roster = roster
+
+    # --- who belongs ---
+
+    @property
+    def roster(self) -> Roster:
+        """Who belongs, as this site knows it."""
+        return self._roster
+
+    @property
+    def relays(self) -> bool:
+        """Whether this member only passes heads on."""
+        member = self._roster.members.get(self.name)
+        return member is not None and member.relay
+
+    def learn(self, bundle: Bundle) -> bool:
+        """Take in a roster that somebody handed on; returns whether it said anything new.
+
+        Raises:
+            SecurityError: It does not hold, or is older.
+        """
+        with self._lock:
+            before = self._roster.bundle
+            if bundle == before:
+                return False
+            self._roster = self.home.install(bundle, self._clock())
+            self.keys = self.home.keys
+            return self._roster.bundle != before
+
+    # --- heads ---
+
+    def lend(self, lent: Lent, rows: int) -> Manifest:
+        """Sign a head and hold it, so that an exchange can offer it.
+
+        Args:
+            lent: What the site lends.
+            rows: Rows that it learnt from; told as a band.
+
+        Raises:
+            FederationError: The charter lets no head of so few rows be lent, the site no longer
+                belongs, or it is a relay.
+            HeadError: The head does not fit the charter.
+            StoreError: It cannot be stored.
+        """
+        charter, moment = self._roster.charter, self._clock()
+        if self.name not in self._roster.members:
+            raise FederationError(f"{self.name} no longer belongs to {charter.name!r}")
+        if self.relays:
+            raise FederationError(f"{self.name} is a relay, which passes heads on and lends none")
+        if rows < charter.min_rows:
+            raise FederationError(
+                f"{self.name} has {rows} rows; the charter lets no head of fewer than "
+                f"{charter.min_rows} be lent"
+            )
+        leading = 2 if lent.kind == "fits" else 1
+        payload = encode(lent.tensors, charter.dtype, leading=leading)
+        with self._lock:
+            manifest = Manifest(
+                federation=charter.federation,
+                charter=charter.digest,
+                site=self.name,
+                seq=self.store.next_number(moment),
+                round=lent.round,
+                kind=lent.kind,
+                network=charter.network,
+                width=lent.width,
+                dtype=charter.dtype,
+                size=len(payload),
+                payload=digest(payload),
+                rows=band(rows),
+                parent=self.store.last_lent(),
+                created=moment,
+                software=version("dflmoe"),
+            )
+            received(manifest, payload, spec_of(charter, manifest))  # as any peer will
+            self.store.keep_lent(manifest.seq, manifest.payload)
+            envelope = seal(manifest.signed(), HEAD, self.keys.signing)
+            self.store.keep_head(self.name, manifest.seq, envelope, payload, moment)
+        return manifest
+
+    def offers(self) -> list[bytes]:
+        """Return the envelopes of all heads that are held of members."""
+        members = self._roster.members
+        return [head.envelope for site, head in self.store.heads().items() if site in members]
+
+    def held(self, site: SiteId) -> Held | None:
+        """Return the head that is held of a site, if there is one.
+
+        Raises:
+            StoreError: Its payload cannot be read.
+        """
+        head = self.store.heads().get(site)
+        if head is None:
+            return None
+        return Held(_manifest(head.envelope), head.envelope, self.store.payload(head.blob))
+
+    def wants(self, envelope: bytes) -> Manifest | None:
+        """Return the manifest of an offered head whose payload should be fetched.
+
+        Returns:
+            ``None`` for a head that is held already or is older, or is this site's own.
+
+        Raises:
+            SecurityError: It must not be believed; that is counted.
+            HeadError: It does not fit the charter; that is counted.
+        """
+        with self._lock:
+            try:
+                return self._news(envelope)
+            except ReplayError:
+                return None
+            except EquivocationError as error:
+                manifest = _manifest(envelope)
+                first = self.store.heads()[manifest.site].envelope
+                for proof in (first, envelope):
+                    self.store.keep_evidence(manifest.site, manifest.seq, proof, self._clock())
+                self._count(error)
+                raise
+            except (SecurityError, HeadError) as error:
+                self._count(error)
+                raise
+
+    def take(self, envelope: bytes, payload: bytes) -> bool:
+        """Check a head that was fetched, and hold it; returns whether it is newer.
+
+        Raises:
+            SecurityError: It must not be believed; that is counted.
+            HeadError: It does not fit the charter; that is counted.
+            StoreError: It cannot be stored.
+        """
+        with self._lock:
+            manifest = self.wants(envelope)
+            if manifest is None:
+                return False
+            try:
+                plain = self._checked(manifest, payload)
+            except (SecurityError, HeadError) as error:
+                self._count(error)
+                raise
+            return self.store.keep_head(manifest.site, manifest.seq, envelope, plain, self._clock())
+
+    def fit_to_pass(self, held: Held) -> bytes:
+        """Return a payload as it may lie with strangers: wrapped for every member.
+
+        A relay hands on what it has; a site wraps anew whenever members have changed.
+        """
+        if is_wrapped(held.payload):
+            return held.payload
+        public = {
+            site: X25519PublicKey.from_public_bytes(bytes.fromhex(member.card.wrapping))
+            for site, member in self._roster.members.items()
+            if not member.relay
+        }
+        return wrapped(held.payload, self._roster.charter.federation, public)
+
+    def for_members(self, payload: bytes) -> bool:
+        """Return whether a wrapped payload can be read by the sites of the roster, and no other.
+
+        Raises:
+            EnvelopeError: It is not wrapped.
+        """
+        sites = {site for site, member in self._roster.members.items() if not member.relay}
+        return sites == recipients(payload, "a payload")
+
+    def inbox(self) -> list[Lent]:
+        """Return the newest head of each peer, decoded: what a round mixes.
+
+        Peers against whom there is evidence, and those who no longer belong, are left out.
+        """
+        found = []
+        for site, head in self.store.heads().items():
+            if site == self.name or site not in self._roster.members:
+                continue
+            if site in self.store.convicted():
+                continue
+            manifest = _manifest(head.envelope)
+            try:
+                plain = self.store.payload(head.blob)
+                tensors = received(manifest, plain, spec_of(self._roster.charter, manifest))
+            except (StoreError, HeadError) as error:
+                self._count(error)
+                continue
+            found.append(Lent(site, manifest.round, manifest.kind, manifest.width, tensors))
+        return found
+
+    # --- what stands behind these ---
+
+    def _news(self, envelope: bytes) -> Manifest | None:
+        newest = {site: _manifest(head.envelope) for site, head in self.store.heads().items()}
+        manifest = announced(envelope, self._roster, newest)
+        return None if manifest.site == self.name else manifest
+
+    def _checked(self, manifest: Manifest, payload: bytes) -> bytes:
+        """Return a payload as it is stored, once all that can be checked here has been."""
+        charter, whose = self._roster.charter, f"the head of {manifest.site}"
+        if self.relays:
+            if len(payload) > manifest.size + HEADER_LIMIT:
+                raise HeadError(f"{whose} has {len(payload)} bytes, and {manifest.size} announced")
+            recipients(payload, whose)
+            return payload
+        if is_wrapped(payload):
+            payload = unwrapped(payload, charter.federation, self.name, self.keys.wrapping, whose)
+        received(manifest, payload, spec_of(charter, manifest))
+        return payload
+
+    def _count(self, error: DflmoeError) -> None:
+        self.store.refused(type(error).__name__, str(error), self._clock())
+
+
+def _manifest(envelope: bytes) -> Manifest:
+    """Return the manifest of an envelope that was checked before."""
+    return Manifest.read(unsealed(envelope, HEAD, "a head").payload, "a manifest")

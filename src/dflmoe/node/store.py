@@ -1,0 +1,295 @@
+"""What a node keeps: SQLite for facts, files named by their SHA-256 for payloads.
+
+A payload is durable before the row that names it, and a row before anybody is told, so whatever
+stops the process, and whenever, what was delivered is there when it starts again.
+"""
+
+import hashlib
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from dflmoe.errors import StoreError
+from dflmoe.files import replace_file
+from dflmoe.types import SiteId
+
+DATABASE, BLOBS = "state.db", "blobs"
+
+MIGRATIONS = (
+    """
+    CREATE TABLE head (
+        site TEXT PRIMARY KEY, seq INTEGER NOT NULL, envelope BLOB NOT NULL, blob TEXT NOT NULL,
+        arrived TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE evidence (
+        site TEXT NOT NULL, seq INTEGER NOT NULL, envelope BLOB NOT NULL, arrived TEXT NOT NULL,
+        UNIQUE (site, envelope)
+    ) STRICT;
+    CREATE TABLE lent (seq INTEGER PRIMARY KEY, blob TEXT NOT NULL) STRICT;
+    CREATE TABLE refusal (
+        reason TEXT NOT NULL, sentence TEXT NOT NULL, times INTEGER NOT NULL, last TEXT NOT NULL,
+        PRIMARY KEY (reason, sentence)
+    ) STRICT;
+    CREATE TABLE traffic (
+        day TEXT NOT NULL, way TEXT NOT NULL, peer TEXT NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY (day, way, peer)
+    ) STRICT;
+    """,
+)
+"""Each brings a database one version further; the file says which it has."""
+
+
+@dataclass(frozen=True)
+class StoredHead:
+    """The newest head that is held of a site.
+
+    Attributes:
+        site: Who lent it.
+        seq: Its number.
+        envelope: As it was received.
+        blob: Digest of what is stored of its payload.
+        arrived: When.
+    """
+
+    site: SiteId
+    seq: int
+    envelope: bytes
+    blob: str
+    arrived: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that was refused, and how often."""
+
+    reason: str
+    sentence: str
+    times: int
+    last: str
+
+
+class Store:
+    """The store of one node; one process at a time writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a store, and bring it to this version.
+
+        Raises:
+            StoreError: It cannot be opened, is damaged, or was written by a newer version.
+        """
+        self.folder = folder
+        self._one = threading.RLock()
+        try:
+            (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                folder / DATABASE, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"the store in {folder} cannot be opened: {error}; "
+                f"restore it with the help of: dflmoe store check"
+            ) from error
+        self._sweep()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    # --- heads ---
+
+    def heads(self) -> dict[SiteId, StoredHead]:
+        """Return the newest head of each site."""
+        rows = self._db.execute("SELECT site, seq, envelope, blob, arrived FROM head ORDER BY site")
+        return {row[0]: StoredHead(*row) for row in rows}
+
+    def keep_head(
+        self, site: SiteId, seq: int, envelope: bytes, payload: bytes, now: datetime
+    ) -> bool:
+        """Keep a head if it is newer than the one that is held; returns whether it is.
+
+        The same head again, with a payload that is stored otherwise (wrapped anew), is kept too.
+
+        Raises:
+            StoreError: The disk is full or cannot be written; what was there stays.
+        """
+        blob = self._keep(payload)
+        with self._transaction():
+            done = self._db.execute(
+                "INSERT INTO head VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET "
+                "seq = excluded.seq, envelope = excluded.envelope, blob = excluded.blob, "
+                "arrived = excluded.arrived WHERE excluded.seq > head.seq OR "
+                "(excluded.envelope = head.envelope AND excluded.blob <> head.blob)",
+                (site, seq, envelope, blob, now.isoformat()),
+            ).rowcount
+        return done > 0
+
+    def keep_evidence(self, site: SiteId, seq: int, envelope: bytes, now: datetime) -> None:
+        """Keep a head that proves that its site signed two of one number."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?)",
+                (site, seq, envelope, now.isoformat()),
+            )
+
+    def convicted(self) -> frozenset[SiteId]:
+        """Return the sites against which there is evidence."""
+        return frozenset(s for (s,) in self._db.execute("SELECT DISTINCT site FROM evidence"))
+
+    def release(self, site: SiteId) -> int:
+        """Forget the evidence against a site, as its peer's administrator decides."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM evidence WHERE site = ?", (site,)).rowcount
+
+    def payload(self, blob: str) -> bytes:
+        """Return what is stored under a digest.
+
+        Raises:
+            StoreError: It is not there, or was changed on disk.
+        """
+        try:
+            raw = self._path(blob).read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"file {blob[:12]} of the store in {self.folder} cannot be read: "
+                f"{error.strerror or error}; its head will be asked for again"
+            ) from error
+        if hashlib.sha256(raw).hexdigest() != blob:
+            raise StoreError(
+                f"file {blob[:12]} of the store in {self.folder} was changed on disk; "
+                f"run: dflmoe store check"
+            )
+        return raw
+
+    def next_number(self, now: datetime) -> int:
+        """Return a number for the site's next head: above all before, even after a restore."""
+        (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM lent").fetchone()
+        return max(int(last) + 1, int(now.timestamp() * 1e6))
+
+    def keep_lent(self, seq: int, payload: str) -> None:
+        """Note that a number was given to a payload, before anybody is told."""
+        with self._transaction():
+            self._db.execute("INSERT INTO lent VALUES (?, ?)", (seq, payload))
+
+    def last_lent(self) -> str | None:
+        """Return the digest of the payload that was lent last."""
+        row = self._db.execute("SELECT blob FROM lent ORDER BY seq DESC LIMIT 1").fetchone()
+        return None if row is None else str(row[0])
+
+    # --- what is counted ---
+
+    def refused(self, reason: str, sentence: str, now: datetime) -> None:
+        """Count something that was refused."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO refusal VALUES (?, ?, 1, ?) ON CONFLICT (reason, sentence) "
+                "DO UPDATE SET times = times + 1, last = excluded.last",
+                (reason, sentence, now.isoformat()),
+            )
+
+    def refusals(self) -> list[Refusal]:
+        """Return what was refused, the latest first."""
+        rows = self._db.execute(
+            "SELECT reason, sentence, times, last FROM refusal ORDER BY last DESC, sentence"
+        )
+        return [Refusal(*row) for row in rows]
+
+    def moved(self, way: str, peer: str, count: int, now: datetime) -> None:
+        """Count bytes where they leave or enter the process."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO traffic VALUES (?, ?, ?, ?) ON CONFLICT (day, way, peer) "
+                "DO UPDATE SET bytes = bytes + excluded.bytes",
+                (f"{now:%Y-%m-%d}", way, peer, count),
+            )
+
+    def traffic(self) -> dict[tuple[str, str, str], int]:
+        """Return bytes by day, way (``sent`` or ``received``) and peer."""
+        rows = self._db.execute("SELECT day, way, peer, bytes FROM traffic")
+        return {(day, way, peer): count for day, way, peer, count in rows}
+
+    # --- care ---
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the store, in sentences; none if nothing is."""
+        try:
+            found = [
+                f"the database is damaged: {row[0]}"
+                for row in self._db.execute("PRAGMA integrity_check")
+                if row[0] != "ok"
+            ]
+        except sqlite3.Error as error:
+            return [f"the database cannot be read: {error}"]
+        for blob in sorted(self._named()):
+            try:
+                self.payload(blob)
+            except StoreError as error:
+                found.append(str(error))
+        return found
+
+    def backup(self, folder: Path) -> None:
+        """Copy the store to a new folder, while the node runs.
+
+        Raises:
+            StoreError: There is something in the folder, or it cannot be written.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise StoreError(f"{folder} is not empty; name a new folder for the backup")
+        try:
+            (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(folder / DATABASE)) as copy:
+                self._db.backup(copy)
+            for blob in self._named():
+                shutil.copy2(self._path(blob), folder / BLOBS / blob)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"the backup to {folder} failed: {error}") from error
+
+    # --- what stands behind these ---
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"the store in {self.folder} was written by a newer version of dflmoe; "
+                f"install that, or restore a backup"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            self._db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._one, self._db:  # threads share the connection
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the store in {self.folder} cannot be written: {error}; "
+                f"what it held is still there"
+            ) from error
+
+    def _keep(self, payload: bytes) -> str:
+        blob = hashlib.sha256(payload).hexdigest()
+        if not self._path(blob).exists():
+            replace_file(self._path(blob), payload)
+        return blob
+
+    def _path(self, blob: str) -> Path:
+        return self.folder / BLOBS / blob
+
+    def _named(self) -> set[str]:
+        return {blob for (blob,) in self._db.execute("SELECT blob FROM head")}
+
+    def _sweep(self) -> None:
+        """Remove files that no row names: heads that newer ones replaced, and halves."""
+        named = self._named()
+        for path in (self.folder / BLOBS).iterdir():
+            if path.name not in named:
+                path.unlink()
