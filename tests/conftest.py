@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import dflmoe.node  # noqa: F401 - before any test imports gRPC
+
 torch.set_num_threads(1)
 
 

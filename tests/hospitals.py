@@ -1,5 +1,6 @@
 """Hospitals with folders, keys and stores, for tests of nodes."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dflmoe.security.keys import fingerprint
 from dflmoe.security.proposal import signed, with_site, without_site
 from dflmoe.security.roster import Bundle, Roster
 from dflmoe.types import SiteId
+from dflmoe.wire.manifest import now
 
 
 class Clock:
@@ -45,23 +47,35 @@ def says(lent: Lent) -> float:
 class Country:
     """A federation of hospitals in one folder."""
 
-    def __init__(self, folder: Path, *sites: SiteId, charter: Charter = CHARTER) -> None:
-        self.folder, self.clock, self.charter = folder, Clock(), charter
+    def __init__(
+        self,
+        folder: Path,
+        *sites: SiteId,
+        charter: Charter = CHARTER,
+        dialled: Mapping[SiteId, str] | None = None,
+        real_time: bool = False,
+    ) -> None:
+        self.folder, self.charter = folder, charter
+        self.clock: Callable[[], datetime] = now if real_time else Clock()
+        self.dialled = dialled or {}
         self.homes = {site: self.home(site) for site in sites}
         first, second, *others = sites
         founder, partner = self.homes[first], self.homes[second]
         founder.create(charter)
-        raw = founder.invite(second, NOW)
-        _, asked = partner.join(raw, fingerprint(founder.keys.public), NOW)
-        bundle = partner.approve(founder.approve(asked.signed(), NOW).signed(), NOW)
+        raw = founder.invite(second, self.clock())
+        _, asked = partner.join(raw, fingerprint(founder.keys.public), self.clock())
+        bundle = partner.approve(
+            founder.approve(asked.signed(), self.clock()).signed(), self.clock()
+        )
         for home in (founder, partner):
-            home.install(bundle, NOW)
+            home.install(bundle, self.clock())
         for site in others:
             self.admit(site)
         self.replicas = {site: self.replica(site) for site in sites}
 
     def home(self, site: SiteId) -> Home:
-        return Home.made(self.folder / site, site, (), NOW)
+        at = (self.dialled[site],) if site in self.dialled else ()
+        return Home.made(self.folder / site, site, at, self.clock())
 
     def replica(self, site: SiteId) -> Replica:
         home = self.homes[site]
@@ -90,7 +104,9 @@ class Country:
         if not home.folder.exists():
             self.home(site)
         first = self.approvers[0]
-        _, asked = home.join(first.invite(site, NOW), fingerprint(first.keys.public), NOW)
+        _, asked = home.join(
+            first.invite(site, self.clock()), fingerprint(first.keys.public), self.clock()
+        )
         bundle = self.decided(
             with_site(self.roster(), asked, self.clock(), approver=False, relay=relay)
         )

@@ -9,7 +9,7 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 import pytest
 import torch
 from safetensors.torch import load
-from tests.hospitals import Country, head, says
+from tests.hospitals import Clock, Country, head, says
 from tests.security import CHARTER, NOW
 
 from dflmoe.errors import (
@@ -312,6 +312,7 @@ def test_a_site_lends_only_what_its_charter_allows(country: Country) -> None:
 def test_numbers_go_up_even_when_the_clock_goes_back(country: Country) -> None:
     ann = country.replicas["ann"]
     first = ann.lend(head(1.0), ROWS)
+    assert isinstance(country.clock, Clock)
     country.clock.now = NOW.replace(year=2020)
     second = ann.lend(head(2.0), ROWS)
     assert second.seq == first.seq + 1

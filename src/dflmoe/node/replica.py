@@ -67,6 +67,7 @@ class Replica:
         """
         self.home, self.store, self._clock = home, store, clock
         self._lock = threading.RLock()
+        self._wrapped_for: dict[str, frozenset[SiteId]] = {}
         self.name = home.site.name
         self.keys = home.keys
         roster = home.roster(clock())
@@ -76,6 +77,14 @@ class Replica:
                 f"invite a second site with: dflmoe federation invite"
             )
         self._roster = roster
+
+    def now(self) -> datetime:
+        """Return this moment, by the replica's clock."""
+        return self._clock()
+
+    def count(self, error: DflmoeError) -> None:
+        """Count something that was refused."""
+        self.store.refused(type(error).__name__, str(error), self._clock())
 
     # --- who belongs ---
 
@@ -185,16 +194,17 @@ class Replica:
             try:
                 return self._news(envelope)
             except ReplayError:
-                return None
+                manifest = _manifest(envelope)
+                return manifest if manifest.site in self.stale() else None
             except EquivocationError as error:
                 manifest = _manifest(envelope)
                 first = self.store.heads()[manifest.site].envelope
                 for proof in (first, envelope):
                     self.store.keep_evidence(manifest.site, manifest.seq, proof, self._clock())
-                self._count(error)
+                self.count(error)
                 raise
             except (SecurityError, HeadError) as error:
-                self._count(error)
+                self.count(error)
                 raise
 
     def take(self, envelope: bytes, payload: bytes) -> bool:
@@ -212,7 +222,7 @@ class Replica:
             try:
                 plain = self._checked(manifest, payload)
             except (SecurityError, HeadError) as error:
-                self._count(error)
+                self.count(error)
                 raise
             return self.store.keep_head(manifest.site, manifest.seq, envelope, plain, self._clock())
 
@@ -226,7 +236,7 @@ class Replica:
         public = {
             site: X25519PublicKey.from_public_bytes(bytes.fromhex(member.card.wrapping))
             for site, member in self._roster.members.items()
-            if not member.relay
+            if site in self._sites()
         }
         return wrapped(held.payload, self._roster.charter.federation, public)
 
@@ -236,8 +246,24 @@ class Replica:
         Raises:
             EnvelopeError: It is not wrapped.
         """
-        sites = {site for site, member in self._roster.members.items() if not member.relay}
-        return sites == recipients(payload, "a payload")
+        return self._sites() == recipients(payload, "a payload")
+
+    def stale(self) -> list[SiteId]:
+        """Return the sites whose heads a relay holds wrapped for other members than today's.
+
+        A member that holds them wraps them anew when it is asked.
+        """
+        if not self.relays:
+            return []
+        heads = self.store.heads()
+        for head in heads.values():
+            if head.blob not in self._wrapped_for:
+                payload = self.store.payload(head.blob)
+                self._wrapped_for[head.blob] = recipients(payload, "a payload")
+        return [s for s, head in heads.items() if self._wrapped_for[head.blob] != self._sites()]
+
+    def _sites(self) -> frozenset[SiteId]:
+        return frozenset(s for s, member in self._roster.members.items() if not member.relay)
 
     def inbox(self) -> list[Lent]:
         """Return the newest head of each peer, decoded: what a round mixes.
@@ -255,7 +281,7 @@ class Replica:
                 plain = self.store.payload(head.blob)
                 tensors = received(manifest, plain, spec_of(self._roster.charter, manifest))
             except (StoreError, HeadError) as error:
-                self._count(error)
+                self.count(error)
                 continue
             found.append(Lent(site, manifest.round, manifest.kind, manifest.width, tensors))
         return found
@@ -279,9 +305,6 @@ class Replica:
             payload = unwrapped(payload, charter.federation, self.name, self.keys.wrapping, whose)
         received(manifest, payload, spec_of(charter, manifest))
         return payload
-
-    def _count(self, error: DflmoeError) -> None:
-        self.store.refused(type(error).__name__, str(error), self._clock())
 
 
 def _manifest(envelope: bytes) -> Manifest:

@@ -1,0 +1,573 @@
+"""The exchange over a network: gRPC, TLS 1.3, both sides known by the certificates of the roster.
+
+One stream between two members carries everything, in both directions, so a site that cannot be
+dialled takes full part. A site's own new head is announced at once; heads of others are told in a
+summary, shortly after something changed and once a minute. Who lacks one asks for its envelope, and
+after that was checked for its payload, from the byte where it left off; nothing is pushed unasked.
+A stream that ends is opened again, with patience, for ever.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError
+from dflmoe.node import TLS_1_3_ONLY
+from dflmoe.node.exchange import Synced
+from dflmoe.node.replica import Held, Replica
+from dflmoe.security.roster import Member, bundled
+from dflmoe.types import SiteId
+from dflmoe.wire.frames import (
+    CHUNK_BYTES,
+    FRAME_BYTES,
+    Announce,
+    Ask,
+    Chunk,
+    Frame,
+    RosterFrame,
+    Summary,
+    Want,
+    framed,
+    is_chunk,
+    unframed,
+)
+from dflmoe.wire.manifest import Manifest
+from dflmoe.wire.payload import digest
+from dflmoe.wire.wrapper import HEADER_LIMIT
+
+logger = logging.getLogger(__name__)
+
+SERVICE = "dflmoe.Exchange"
+HELLO, SYNC = f"/{SERVICE}/Hello", f"/{SERVICE}/Sync"
+KEEPALIVE_MS = 10_000
+HELLO_S = 10.0
+SUMMARY_S = 60.0
+SETTLE_S = 0.2
+"""After something changed, so long is waited for more before others are told."""
+
+PIECES = 8
+"""Pieces of payloads that wait for a slow peer."""
+
+UNREAD = 10_000
+"""Small frames that wait for a peer before its stream is ended."""
+
+STALLED_S = 30.0
+"""A payload of which nothing came for so long is asked for elsewhere."""
+
+PATIENCE_S = (0.5, 30.0)
+"""Between two attempts to dial: the first, and the longest."""
+
+LIMITS = [
+    ("grpc.max_receive_message_length", FRAME_BYTES),
+    ("grpc.max_send_message_length", FRAME_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+SERVER = [
+    *LIMITS,
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.server_handshake_timeout_ms", 5000),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.so_reuseport", 0),
+]
+
+
+@dataclass
+class Pull:
+    """A payload on its way in.
+
+    Attributes:
+        manifest: What its site says of it.
+        envelope: As it was signed.
+        blob: Digest of the bytes that come: as the other side stores them.
+        came: What has come so far.
+        at: When something last came, by the loop's clock.
+    """
+
+    manifest: Manifest
+    envelope: bytes
+    blob: bytes = b""
+    came: bytearray = field(default_factory=bytearray)
+    at: float = 0.0
+
+
+class Session:
+    """One stream with one member, whoever opened it."""
+
+    def __init__(self, peer: SiteId, since: datetime) -> None:
+        self.peer, self.since = peer, since
+        self.told: dict[SiteId, int] = {}
+        self.roster_sent = ""
+        self.giving: set[str] = set()
+        self.sent = self.received = 0
+        self._out: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(PIECES)
+
+    def say(self, frame: Frame) -> None:
+        """Queue a small frame; never waits, so that listening never waits for speaking.
+
+        Raises:
+            ExchangeError: The peer asks for much and reads nothing.
+        """
+        if self._out.qsize() > UNREAD:
+            raise ExchangeError(f"{self.peer} does not read what it asks for")
+        self._out.put_nowait(framed(frame))
+
+    async def give(self, chunk: Chunk) -> None:
+        """Queue a piece of a payload; waits while the peer is slow."""
+        await self._room.acquire()
+        self._out.put_nowait(framed(chunk))
+
+    async def outgoing(self) -> AsyncIterator[bytes]:
+        """Yield what is queued until the session is closed."""
+        while (raw := await self._out.get()) is not None:
+            self.sent += len(raw)
+            yield raw
+            if is_chunk(raw):
+                self._room.release()
+
+    def close(self) -> None:
+        """End the stream, once what is queued was said."""
+        self._out.put_nowait(None)
+
+
+class Network:
+    """The network part of a node: runs in a thread of its own, so that training disturbs nobody."""
+
+    def __init__(self, replica: Replica, bind: str | None) -> None:
+        """Prepare a network part; ``start`` begins.
+
+        Args:
+            replica: What is exchanged.
+            bind: ``host:port`` to listen at; none for a site that only dials. Port 0 takes any.
+        """
+        self.replica, self._bind = replica, bind
+        self.port: int | None = None
+        self._sessions: dict[SiteId, Session] = {}
+        self._pulls: dict[str, Pull] = {}
+        self._dials: dict[SiteId, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done = Synced()
+        self._changed: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._taken = threading.Condition()
+
+    # --- for the node's own thread ---
+
+    def start(self) -> None:
+        """Listen and dial.
+
+        Raises:
+            ExchangeError: The address is taken, or may not be used; or gRPC would speak TLS 1.2.
+        """
+        if not TLS_1_3_ONLY:
+            raise ExchangeError(
+                "gRPC was imported before dflmoe.node and would speak TLS 1.2; "
+                "import dflmoe.node first"
+            )
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise ExchangeError(
+                f"{self._bind} cannot be listened at: {self._failure}; choose another port"
+            ) from self._failure
+
+    def stop(self) -> None:
+        """Close all streams, and stop."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def sync(self) -> Synced:
+        """Tell peers at once of what is new here; returns what came since the last call."""
+        self._loop.call_soon_threadsafe(self._changed.set)
+        with self._taken:
+            done, self._done = self._done, Synced()
+        return done
+
+    def wait(self, until: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something that heads or rosters bring about is so; returns whether it is."""
+        with self._taken:
+            return self._taken.wait_for(until, seconds)
+
+    def reachable(self) -> dict[SiteId, datetime]:
+        """Return the peers with whom there is a stream, and since when."""
+        return {site: one.since for site, one in dict(self._sessions).items()}
+
+    # --- in the network's thread ---
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _live(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._changed = asyncio.Event()
+        server = await self._listening() if self._bind else None
+        self._ready.set()
+        self._meet()
+        teller = asyncio.create_task(self._tell())
+        await self._stop.wait()
+        tasks = [teller, *self._dials.values(), *self._tasks]
+        for task in tasks:
+            task.cancel()
+        for session in list(self._sessions.values()):
+            self._leave(session)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if server:
+            await server.stop(0.2)
+
+    async def _listening(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=SERVER)
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    SERVICE,
+                    {
+                        "Hello": grpc.unary_unary_rpc_method_handler(self._hello),
+                        "Sync": grpc.stream_stream_rpc_method_handler(self._serve),
+                    },
+                ),
+            )
+        )
+        credentials = grpc.dynamic_ssl_server_credentials(self._pinned(), self._pinned, True)
+        self.port = server.add_secure_port(str(self._bind), credentials)
+        await server.start()
+        return server
+
+    def _pinned(self) -> grpc.ServerCertificateConfiguration:
+        """Return the certificates of today: asked for at each handshake."""
+        return grpc.ssl_server_certificate_configuration(
+            [self._own()], self.replica.roster.certificates
+        )
+
+    def _own(self) -> tuple[bytes, bytes]:
+        keys = self.replica.keys
+        secret = keys.tls.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return secret, keys.pem.encode()
+
+    async def _hello(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """Let a peer ask whether it is known, before it opens a stream."""
+        await self._known(context)
+        return b""
+
+    async def _known(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> SiteId:
+        """Return the member that a connection's certificate is pinned for, or end the call."""
+        (pem,) = context.auth_context()["x509_pem_cert"]
+        shown = x509.load_pem_x509_certificate(pem)
+        for site, member in self.replica.roster.members.items():
+            for one in member.card.certificates:
+                if x509.load_pem_x509_certificate(one.encode()) == shown:
+                    return site
+        self._refused(SecurityError("a connection was refused: its certificate is of no member"))
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a member")
+        raise AssertionError  # pragma: no cover - abort has raised
+
+    async def _serve(
+        self,
+        incoming: AsyncIterable[bytes],
+        context: grpc.aio.ServicerContext[bytes, bytes],
+    ) -> AsyncIterator[bytes]:
+        """Serve a stream that a peer has opened."""
+        session = self._enter(await self._known(context))
+        listening = asyncio.create_task(self._listen(session, incoming))
+        try:
+            async for raw in session.outgoing():
+                yield raw
+        finally:
+            listening.cancel()
+            self._leave(session)
+
+    # --- dialling ---
+
+    def _meet(self) -> None:
+        """Dial whom this site should dial, and end streams with whom no longer belongs."""
+        members = self.replica.roster.members
+        for site in [s for s in self._dials if s not in members]:
+            self._dials.pop(site).cancel()
+        for site in [s for s in self._sessions if s not in members]:
+            self._leave(self._sessions[site])
+        if self.replica.name not in members:
+            return
+        for site, member in members.items():
+            if site not in self._dials and self._dials_to(member):
+                self._dials[site] = asyncio.create_task(self._dial(site))
+
+    def _dials_to(self, member: Member) -> bool:
+        """Return whether this site dials another: of two that can be dialled, the first by name."""
+        name = self.replica.name
+        if member.site == name or not member.card.endpoints:
+            return False
+        own = self.replica.roster.members[name].card.endpoints
+        return not own or name < member.site
+
+    async def _dial(self, site: SiteId) -> None:
+        """Keep a stream with a peer open, for ever."""
+        first, longest = PATIENCE_S
+        patience = first
+        while True:
+            member = self.replica.roster.members[site]
+            for endpoint in member.card.endpoints:
+                try:
+                    if await self._visit(site, member, endpoint):
+                        patience = first
+                except (grpc.aio.AioRpcError, OSError) as error:
+                    logger.info("no stream with %s at %s: %s", site, endpoint, _why(error))
+            await asyncio.sleep(patience * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            patience = min(longest, 2 * patience)
+
+    async def _visit(self, site: SiteId, member: Member, endpoint: str) -> bool:
+        """Open a stream with a peer and stay until it ends; returns whether it was open."""
+        secret, own = self._own()
+        pinned = "".join(member.card.certificates).encode()
+        credentials = grpc.ssl_channel_credentials(pinned, secret, own)
+        options = [*LIMITS, ("grpc.ssl_target_name_override", site)]
+        async with grpc.aio.secure_channel(endpoint, credentials, options=options) as channel:
+            # a unary call first: a stream that fails leaks memory in grpc.aio
+            hello: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HELLO)
+            await hello(b"", timeout=HELLO_S)
+            sync: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SYNC)
+            session = self._enter(site)
+            try:
+                await self._listen(session, sync(session.outgoing()))
+            finally:
+                self._leave(session)
+        return True
+
+    # --- a stream ---
+
+    def _enter(self, site: SiteId) -> Session:
+        if site in self._sessions:
+            self._leave(self._sessions[site])
+        session = Session(site, self.replica.now())
+        self._sessions[site] = session
+        session.say(self._summary())
+        return session
+
+    def _leave(self, session: Session) -> None:
+        if self._sessions.get(session.peer) is session:
+            del self._sessions[session.peer]
+        session.close()
+        for way, count in (("sent", session.sent), ("received", session.received)):
+            if count:
+                self.replica.store.moved(way, session.peer, count, self.replica.now())
+        session.sent = session.received = 0
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _summary(self) -> Summary:
+        roster = self.replica.roster
+        heads = {
+            site: head.seq
+            for site, head in self.replica.store.heads().items()
+            if site in roster.members
+        }
+        return Summary(roster=digest(roster.bundle.signed()), heads=heads)
+
+    async def _tell(self) -> None:
+        """Tell peers what is new: an own head at once, the rest in a summary."""
+        known = self.replica.roster.bundle
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), SUMMARY_S)
+            self._changed.clear()
+            if self.replica.roster.bundle != known:
+                known = self.replica.roster.bundle
+                self._meet()
+                for session in list(self._sessions.values()):
+                    self._hand_on(session)
+            own = self.replica.store.heads().get(self.replica.name)
+            for session in list(self._sessions.values()):
+                if own and session.told.get(own.site, -1) < own.seq:
+                    session.told[own.site] = own.seq
+                    session.say(Announce(envelope=own.envelope))
+            await asyncio.sleep(SETTLE_S)
+            summary = self._summary()
+            for session in list(self._sessions.values()):
+                session.say(summary)
+
+    async def _listen(self, session: Session, incoming: AsyncIterable[bytes]) -> None:
+        """Take in what a peer says until the stream ends; nonsense ends it."""
+        try:
+            async for raw in incoming:
+                session.received += len(raw)
+                await self._heard(session, unframed(raw))
+        except (SecurityError, ExchangeError) as error:
+            self._refused(error)
+        finally:
+            self._leave(session)
+
+    async def _heard(self, session: Session, frame: Frame) -> None:
+        match frame:
+            case Summary():
+                await self._compare(session, frame)
+            case Announce():
+                await self._offered(session, frame.envelope)
+            case Ask():
+                head = self.replica.store.heads().get(frame.site)
+                if head is not None:
+                    session.say(Announce(envelope=head.envelope))
+            case Want() if frame.payload not in session.giving:
+                session.giving.add(frame.payload)
+                self._spawn(self._give(session, frame))
+            case Chunk():
+                await self._came(session, frame)
+            case RosterFrame():
+                await self._learn(frame.bundle)
+
+    async def _compare(self, session: Session, summary: Summary) -> None:
+        """Ask for what a peer has newer, and hand on the roster if it has another."""
+        heads = self.replica.store.heads()
+        for site, seq in summary.heads.items():
+            session.told[site] = max(seq, session.told.get(site, -1))
+            held = heads.get(site)
+            if site != self.replica.name and (held is None or held.seq < seq):
+                session.say(Ask(site=site))
+        for site in self.replica.stale():
+            session.say(Ask(site=site))
+        if summary.roster != digest(self.replica.roster.bundle.signed()):
+            self._hand_on(session)
+
+    def _hand_on(self, session: Session) -> None:
+        """Hand on the roster, unless this very one was handed to the peer before."""
+        bundle = self.replica.roster.bundle.signed()
+        if session.roster_sent != digest(bundle):
+            session.roster_sent = digest(bundle)
+            session.say(RosterFrame(bundle=bundle))
+
+    async def _learn(self, raw: bytes) -> None:
+        try:
+            new = await asyncio.to_thread(lambda: self.replica.learn(bundled(raw)))
+        except SecurityError as error:
+            logger.info("a roster was not taken: %s", error)
+            return
+        if new:
+            self._changed.set()
+            with self._taken:
+                self._done.roster = True
+                self._taken.notify_all()
+
+    async def _offered(self, session: Session, envelope: bytes) -> None:
+        """Ask for a payload, unless it is held, or comes already from somebody who is not stuck."""
+        try:
+            manifest = self.replica.wants(envelope)
+        except (SecurityError, HeadError) as error:
+            self._noted(error)
+            return
+        if manifest is None:
+            return
+        for key, pull in list(self._pulls.items()):
+            if pull.manifest.site == manifest.site and pull.manifest.seq < manifest.seq:
+                del self._pulls[key]  # the latest wins
+        pull = self._pulls.setdefault(manifest.payload, Pull(manifest, envelope))
+        if pull.at and self._loop.time() - pull.at < STALLED_S:
+            return
+        pull.at = self._loop.time()
+        session.say(Want(payload=manifest.payload, blob=pull.blob.hex(), at=len(pull.came)))
+
+    async def _give(self, session: Session, want: Want) -> None:
+        """Send a payload in pieces, from where the peer left off if it is the same bytes."""
+        try:
+            held = await asyncio.to_thread(self._held, want.payload)
+            if held is not None:
+                await self._pieces(session, want, held)
+        except DflmoeError as error:
+            self._noted(error)
+        finally:
+            session.giving.discard(want.payload)
+
+    async def _pieces(self, session: Session, want: Want, held: Held) -> None:
+        member = self.replica.roster.members.get(session.peer)
+        strangers = self.replica.relays or (member is not None and member.relay)
+        payload = self.replica.fit_to_pass(held) if strangers else held.payload
+        blob = digest(payload)
+        at = want.at if want.blob == blob else 0
+        while True:
+            piece = payload[at : at + CHUNK_BYTES]
+            last = at + len(piece) >= len(payload)
+            await session.give(
+                Chunk(payload=want.payload, blob=blob, at=at, last=last, piece=piece)
+            )
+            at += len(piece)
+            if last:
+                return
+
+    def _held(self, payload: str) -> Held | None:
+        for site in self.replica.store.heads():
+            held = self.replica.held(site)
+            if held is not None and held.manifest.payload == payload:
+                return held
+        return None
+
+    async def _came(self, session: Session, chunk: Chunk) -> None:
+        """Put a piece of a payload where it belongs; the last is followed by all checks."""
+        pull = self._pulls.get(chunk.payload)
+        if pull is None:
+            return
+        blob = bytes.fromhex(chunk.blob)
+        if blob != pull.blob and chunk.at == 0:
+            pull.blob, pull.came = blob, bytearray()
+        if blob != pull.blob or chunk.at != len(pull.came):
+            return
+        pull.at = self._loop.time()
+        pull.came += chunk.piece
+        if len(pull.came) > pull.manifest.size + HEADER_LIMIT:
+            del self._pulls[chunk.payload]
+            self._refused(HeadError(f"{session.peer} sends more of a head than its site announced"))
+            return
+        if not chunk.last:
+            return
+        del self._pulls[chunk.payload]
+        try:
+            taken = await asyncio.to_thread(self.replica.take, pull.envelope, bytes(pull.came))
+        except DflmoeError as error:
+            self._noted(error)
+            return
+        if taken:
+            session.told[pull.manifest.site] = pull.manifest.seq
+            self._changed.set()
+            with self._taken:
+                self._done.taken.append(pull.manifest.site)
+                self._taken.notify_all()
+
+    def _refused(self, error: DflmoeError) -> None:
+        """Count and note something that was refused."""
+        self.replica.count(error)
+        self._noted(error)
+
+    def _noted(self, error: DflmoeError) -> None:
+        logger.info("refused: %s", error)
+        with self._taken:
+            self._done.refused.append(str(error))
+            self._taken.notify_all()
+
+
+def _why(error: grpc.aio.AioRpcError | OSError) -> str:
+    return error.details() or "" if isinstance(error, grpc.aio.AioRpcError) else str(error)
