@@ -127,6 +127,9 @@ class Replica:
                 belongs, or it is a relay.
             HeadError: The head does not fit the charter.
             StoreError: It cannot be stored.
+
+        Returns:
+            What is said of it; what was said before if it is the same head of the same round.
         """
         charter, moment = self._roster.charter, self._clock()
         if self.name not in self._roster.members:
@@ -141,6 +144,12 @@ class Replica:
         leading = 2 if lent.kind == "fits" else 1
         payload = encode(lent.tensors, charter.dtype, leading=leading)
         with self._lock:
+            last = self.store.heads().get(self.name)
+            if last is not None:
+                before = _manifest(last.envelope)
+                again = (digest(payload), lent.round, charter.digest)
+                if (before.payload, before.round, before.charter) == again:
+                    return before  # a round that is played again after a stop
             manifest = Manifest(
                 federation=charter.federation,
                 charter=charter.digest,

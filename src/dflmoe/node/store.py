@@ -40,6 +40,11 @@ MIGRATIONS = (
         PRIMARY KEY (day, way, peer)
     ) STRICT;
     """,
+    """
+    CREATE TABLE round (
+        number INTEGER PRIMARY KEY, blob TEXT NOT NULL, summary TEXT NOT NULL, played TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 """Each brings a database one version further; the file says which it has."""
 
@@ -183,6 +188,35 @@ class Store:
         row = self._db.execute("SELECT blob FROM lent ORDER BY seq DESC LIMIT 1").fetchone()
         return None if row is None else str(row[0])
 
+    # --- rounds ---
+
+    def keep_round(self, number: int, state: bytes, summary: bytes, now: datetime) -> None:
+        """Keep the state after a round, and what came of it.
+
+        Raises:
+            StoreError: The disk is full or cannot be written; the round before stays.
+        """
+        blob = self._keep(state)
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?)",
+                (number, blob, summary.decode(), now.isoformat()),
+            )
+        self._forget_states(number)
+
+    def state(self) -> bytes | None:
+        """Return the state after the last round, if any was played.
+
+        Raises:
+            StoreError: It cannot be read, or was changed on disk.
+        """
+        row = self._db.execute("SELECT blob FROM round ORDER BY number DESC LIMIT 1").fetchone()
+        return None if row is None else self.payload(row[0])
+
+    def rounds(self) -> list[str]:
+        """Return what came of every round, as JSON, from the first."""
+        return [s for (s,) in self._db.execute("SELECT summary FROM round ORDER BY number")]
+
     # --- what is counted ---
 
     def refused(self, reason: str, sentence: str, now: datetime) -> None:
@@ -285,7 +319,22 @@ class Store:
         return self.folder / BLOBS / blob
 
     def _named(self) -> set[str]:
-        return {blob for (blob,) in self._db.execute("SELECT blob FROM head")}
+        """Return the digests of all files that are needed: heads, and the newest state."""
+        return {
+            blob
+            for (blob,) in self._db.execute(
+                "SELECT blob FROM head UNION SELECT blob FROM "
+                "(SELECT blob FROM round ORDER BY number DESC LIMIT 1)"
+            )
+        }
+
+    def _forget_states(self, newest: int) -> None:
+        """Remove the files of states before the newest."""
+        named = self._named()
+        rows = self._db.execute("SELECT blob FROM round WHERE number = ?", (newest - 1,))
+        for (blob,) in rows.fetchall():
+            if blob not in named:
+                self._path(blob).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove files that no row names: heads that newer ones replaced, and halves."""

@@ -1,0 +1,134 @@
+"""The life of a node: train, lend, borrow, mix, store; again, for ever or to a number.
+
+It waits for nobody: a round is played with the newest heads that are held. What stops it costs the
+round it was in and nothing else; started again, it plays that round as if nothing had happened.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dflmoe.core.algorithm import Algorithm, Outcome, run_round
+from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.errors import ExchangeError, FederationError
+from dflmoe.node.exchange import Exchange
+from dflmoe.node.replica import Replica
+from dflmoe.node.state import state_bytes, state_of
+from dflmoe.types import SiteId, generator
+from dflmoe.wire.manifest import Document
+
+logger = logging.getLogger(__name__)
+
+PURPOSE = "federated"
+
+
+class RoundSummary(Document):
+    """What is kept of a round, for people and reports.
+
+    Attributes:
+        number: Of the round, from 1.
+        own_loss: Out-of-fold loss of the own model.
+        mixture_loss: The same of own and borrowed heads together.
+        used: Whether the guard lets the mixture serve.
+        share: Mean weight of each expert.
+        quarantined: Peers whose heads were set aside.
+        heard: Peers whose heads were in the mixture.
+        outage: Why nothing could be exchanged; none if something could.
+    """
+
+    number: int
+    own_loss: float
+    mixture_loss: float
+    used: bool
+    share: dict[str, float]
+    quarantined: tuple[str, ...]
+    heard: tuple[str, ...]
+    outage: str | None
+
+
+@dataclass
+class Node:
+    """One site that plays rounds.
+
+    Attributes:
+        replica: The heads that it holds.
+        exchange: How they reach others.
+        algorithm: The method.
+        data: Its rows, in one split.
+        seed: Of all chance: every round draws by its number, so a round that is played again is
+            the same.
+    """
+
+    replica: Replica
+    exchange: Exchange
+    algorithm: Algorithm
+    data: SiteData
+    seed: int = 0
+
+    @property
+    def site(self) -> SiteId:
+        """The site's name."""
+        return self.replica.name
+
+    def state(self) -> SiteState:
+        """Return the state after the last round that was played to its end.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        raw = self.replica.store.state()
+        if raw is not None:
+            return state_of(raw)
+        rng = generator(self.seed, PURPOSE, self.site, "init")
+        return self.algorithm.init(self.site, self.data, rng)
+
+    def rounds(self, until: int | None = None) -> Iterator[tuple[RoundSummary, Outcome]]:
+        """Play rounds, and yield what came of each once it is stored.
+
+        Args:
+            until: The last round; for ever if not given.
+
+        Raises:
+            StoreError: A round cannot be stored; those before are.
+            FloatingPointError: A loss is not finite.
+        """
+        state = self.state()
+        while until is None or state.round < until:
+            state, summary, outcome = self._round(state)
+            yield summary, outcome
+
+    def _round(self, state: SiteState) -> tuple[SiteState, RoundSummary, Outcome]:
+        outages: list[str] = []
+        inbox: list[Lent] = []
+
+        def swap(lent: Lent) -> Sequence[Lent]:
+            try:
+                self.replica.lend(lent, self._rows)
+                self.exchange.sync()
+            except (ExchangeError, FederationError) as error:
+                logger.warning("nothing was exchanged: %s", error)
+                outages.append(str(error))
+            inbox.extend(self.replica.inbox())
+            return inbox
+
+        rng = generator(self.seed, PURPOSE, self.site, state.round)
+        state, outcome = run_round(self.algorithm, state, swap, self.data, rng)
+        summary = RoundSummary(
+            number=state.round,
+            own_loss=float(outcome.own_loss.mean()),
+            mixture_loss=float(outcome.mixture_loss.mean()),
+            used=bool(outcome.used.all()),
+            share={site: float(share.mean()) for site, share in outcome.share.items()},
+            quarantined=tuple(s for s, aside in outcome.quarantined.items() if bool(aside.any())),
+            heard=tuple(lent.site for lent in inbox),
+            outage=outages[0] if outages else None,
+        )
+        self.replica.store.keep_round(
+            state.round, state_bytes(state), summary.signed(), self.replica.now()
+        )
+        return state, summary, outcome
+
+    @property
+    def _rows(self) -> int:
+        """Rows that the site learns from."""
+        return int((self.data.crossfit.fold[0] >= 0).sum())
