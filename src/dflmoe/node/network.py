@@ -49,7 +49,9 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "dflmoe.Exchange"
 HELLO, SYNC = f"/{SERVICE}/Hello", f"/{SERVICE}/Sync"
-KEEPALIVE_MS = 10_000
+KEEPALIVE_MS, PATIENT_MS = 20_000, 60_000
+"""Between two signs of life on an idle stream: of the side that dialled, and of the other."""
+
 HELLO_S = 10.0
 SUMMARY_S = 60.0
 SETTLE_S = 0.2
@@ -70,13 +72,14 @@ PATIENCE_S = (0.5, 30.0)
 LIMITS = [
     ("grpc.max_receive_message_length", FRAME_BYTES),
     ("grpc.max_send_message_length", FRAME_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+CLIENT = [*LIMITS, ("grpc.keepalive_time_ms", KEEPALIVE_MS)]
 SERVER = [
     *LIMITS,
+    ("grpc.keepalive_time_ms", PATIENT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
     ("grpc.server_handshake_timeout_ms", 5000),
     ("grpc.max_concurrent_streams", 64),
@@ -345,7 +348,7 @@ class Network:
         secret, own = self._own()
         pinned = "".join(member.card.certificates).encode()
         credentials = grpc.ssl_channel_credentials(pinned, secret, own)
-        options = [*LIMITS, ("grpc.ssl_target_name_override", site)]
+        options = [*CLIENT, ("grpc.ssl_target_name_override", site)]
         async with grpc.aio.secure_channel(endpoint, credentials, options=options) as channel:
             # a unary call first: a stream that fails leaks memory in grpc.aio
             hello: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HELLO)
