@@ -11,7 +11,7 @@ from torch import Tensor
 from dflmoe.core.site import Lent
 from dflmoe.node.home import Home
 from dflmoe.node.replica import Replica
-from dflmoe.node.store import Store
+from dflmoe.node.store import STORE, Store
 from dflmoe.security.charter import Charter
 from dflmoe.security.keys import fingerprint
 from dflmoe.security.proposal import signed, with_site, without_site
@@ -79,7 +79,7 @@ class Country:
 
     def replica(self, site: SiteId) -> Replica:
         home = self.homes[site]
-        return Replica(home, Store(home.folder / "store"), self.clock)
+        return Replica(home, Store(home.folder / STORE), self.clock)
 
     @property
     def approvers(self) -> list[Home]:

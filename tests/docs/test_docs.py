@@ -56,7 +56,7 @@ def test_every_option_is_in_the_docs(
         assert f"`{option}`" in docs
 
 
-@pytest.mark.parametrize("group", ["site", "federation", "head"])
+@pytest.mark.parametrize("group", ["site", "federation", "head", "store"])
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str) -> None:
     rows = (ROOT / "docs/federation.md").read_text().splitlines()
     found = typer.main.get_group(app).commands[group]

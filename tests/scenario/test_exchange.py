@@ -11,13 +11,16 @@ import torch
 from safetensors.torch import load
 from tests.hospitals import Clock, Country, head, says
 from tests.security import CHARTER, NOW
+from typer.testing import CliRunner
 
+from dflmoe.cli.main import app
 from dflmoe.errors import (
     EnvelopeError,
     EquivocationError,
     ExchangeError,
     FederationError,
     HeadError,
+    KeyFileError,
     OutputError,
     SecurityError,
     StoreError,
@@ -448,6 +451,25 @@ def test_a_backup_is_a_store(country: Country, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((StoreError, NotADirectoryError)):
         ann.backup(tmp_path / "file" / "backup")
+
+
+def test_a_store_is_checked_and_copied_by_a_command_while_the_node_runs(
+    country: Country, tmp_path: Path
+) -> None:
+    all_lend(country)
+    synced(by_memory(country))
+    home = ["--home", str(country.folder / "ann")]
+    said = CliRunner().invoke(app, ["store", "check", *home])
+    assert "newest heads of 4 sites, 0 rounds" in said.output
+    target = tmp_path / "copy"
+    assert CliRunner().invoke(app, ["store", "backup", str(target), *home]).exit_code == 0
+    assert not list(target.rglob("*.pem"))
+    ann = country.replicas["ann"].store
+    (ann.folder / BLOBS / ann.heads()["bob"].blob).write_bytes(b"rotten")
+    told = CliRunner().invoke(app, ["store", "check", *home])
+    assert isinstance(told.exception, StoreError)
+    nowhere = CliRunner().invoke(app, ["store", "check", "--home", str(tmp_path / "nowhere")])
+    assert isinstance(nowhere.exception, KeyFileError)
 
 
 def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ app = typer.Typer(
 app.command()(pilot)
 app.add_typer(bench, name="bench")
 try:
-    from dflmoe.cli import federation, head, site
+    from dflmoe.cli import federation, head, site, store
 except ImportError as error:
     LACKING = error.name
 
@@ -32,11 +32,12 @@ except ImportError as error:
             f"nodes need {LACKING}; install it with: pip install 'dflmoe[node]'"
         )
 
-    for name in ("site", "federation", "head"):
+    for name in ("site", "federation", "head", "store"):
         app.command(name, context_settings=ANYTHING)(lacking)
 else:
-    for name, group in (("site", site.app), ("federation", federation.app), ("head", head.app)):
-        app.add_typer(group, name=name)
+    groups = {"site": site, "federation": federation, "head": head, "store": store}
+    for name, group in groups.items():
+        app.add_typer(group.app, name=name)
 
 
 def show_version(wanted: bool) -> None:

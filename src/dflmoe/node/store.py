@@ -18,7 +18,8 @@ from dflmoe.errors import StoreError
 from dflmoe.files import replace_file
 from dflmoe.types import SiteId
 
-DATABASE, BLOBS = "state.db", "blobs"
+STORE, DATABASE, BLOBS = "store", "state.db", "blobs"
+"""The folder in a site's home, and what is in it."""
 
 MIGRATIONS = (
     """
@@ -81,8 +82,13 @@ class Refusal:
 class Store:
     """The store of one node; one process at a time writes to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sweeps: bool = True) -> None:
         """Open a store, and bring it to this version.
+
+        Args:
+            folder: Where it is, or shall be.
+            sweeps: Remove files that nothing names; only the node itself may, as it alone knows
+                that none of them is about to be named.
 
         Raises:
             StoreError: It cannot be opened, is damaged, or was written by a newer version.
@@ -102,7 +108,8 @@ class Store:
                 f"the store in {folder} cannot be opened: {error}; "
                 f"restore it with the help of: dflmoe store check"
             ) from error
-        self._sweep()
+        if sweeps:
+            self._sweep()
 
     def close(self) -> None:
         """Close the database."""

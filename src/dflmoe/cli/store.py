@@ -1,0 +1,48 @@
+"""``dflmoe store``: look after what a node keeps."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dflmoe.cli.site import HOME, HomeOption, home_of
+from dflmoe.errors import StoreError
+from dflmoe.node.store import STORE, Store
+
+app = typer.Typer(no_args_is_help=True, help="Look after what a node keeps.")
+
+
+@app.command()
+def check(*, home: HomeOption = HOME) -> None:
+    """Read everything that is stored, and say what is wrong with it.
+
+    Example: dflmoe store check
+    """
+    store = _opened(home)
+    wrong = store.check()
+    if wrong:
+        raise StoreError("; ".join(wrong))
+    typer.echo(
+        f"All is well: the newest heads of {len(store.heads())} sites, "
+        f"{len(store.rounds())} rounds."
+    )
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    *,
+    home: HomeOption = HOME,
+) -> None:
+    """Copy the store to another folder, while the node runs; keys are not in it.
+
+    Example: dflmoe store backup /mnt/backup/2026-11-26
+    """
+    _opened(home).backup(folder)
+    typer.echo(f"The store is in {folder}; the keys in {home_of(home).folder} are not.")
+
+
+def _opened(home: Path) -> Store:
+    here = home_of(home)
+    _ = here.site  # says what to do where there is none
+    return Store(here.folder / STORE, sweeps=False)
