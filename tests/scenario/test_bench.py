@@ -15,7 +15,7 @@ from dflmoe.bench.experiment import RunSetting, load, shipped
 from dflmoe.bench.methods import names, title
 from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
-from dflmoe.bench.safety import safety
+from dflmoe.bench.safety import part_by_part, safety
 from dflmoe.bench.summary import summarise
 from dflmoe.errors import ExperimentError
 
@@ -293,6 +293,27 @@ def test_no_worse_than_alone_is_counted_site_by_site_and_seed_by_seed(tmp_path: 
     assert found.gaining == 1  # a, by 15 points over seeds, of which 5 are served
     assert found.kept == pytest.approx(1 / 3, abs=1e-3)
     assert safety(records[:2], "best") is None
+    ((where, one),) = part_by_part(records, "best")
+    assert one == found
+    assert where.task_name == first.task_name
+
+
+def test_conditions_are_compared_on_the_sites_that_all_of_them_have(tmp_path: Path) -> None:
+    path = experiment(tmp_path, methods=("local", "best"))
+    two = '[[conditions]]\nname = "all stay"\n[[conditions]]\nname = "one leaves"\ngone = 0.5\n'
+    head, tasks = path.read_text().split("[own_tasks", 1)
+    path.write_text(f"{head}{two}[own_tasks{tasks}")
+    _, settings = planned(path)
+    records = []
+    for s in settings:
+        values = {"a": 0.5, "b": 0.5} if s.condition.name == "all stay" else {"a": 0.5}
+        lent = {"a": 0.6, "b": 0.1}
+        served = {n: lent[n] if s.method == "best" else v for n, v in values.items()}
+        records.append(record_of(s, served))
+    found = part_by_part(records, "best")
+    assert [s.condition.name for s, _ in found] == ["all stay", "one leaves"]
+    assert [one.mean for _, one in found] == [pytest.approx(10), pytest.approx(10)]
+    assert {one.sites for _, one in found} == {1}
 
 
 @pytest.mark.parametrize(("steps", "settled"), [(20, False), (2000, True)])

@@ -19,7 +19,7 @@ from tests.hospitals import Country, head, says
 
 from dflmoe.errors import ExchangeError
 from dflmoe.node import SUITES
-from dflmoe.node.home import KEYS
+from dflmoe.node.home import KEYS, ROSTER
 from dflmoe.node.network import HELLO, Network
 from dflmoe.security.keys import SiteKeys, new_keys, save_keys
 from dflmoe.security.proposal import request, signed, with_card, with_key
@@ -193,6 +193,19 @@ def test_a_key_is_rotated_while_all_go_on(net: Net) -> None:
     net.hears("ann", {"cleo": 2.0})
     net.hears("bob", {"cleo": 2.0})
     assert {site: net.running[site].reachable() for site in sites} == before
+
+
+def test_a_roster_that_an_administrator_takes_in_is_known_to_the_running_node(net: Net) -> None:
+    net.found("ann", "bob", dialled=("ann",)).start("ann", "bob")
+    bundle = net.country.admit("cleo")  # ann's administrator has the roster in her folder
+    assert "cleo" not in net.country.replicas["ann"].roster.members
+    net.running["ann"].sync()
+    eventually(lambda: "cleo" in net.country.replicas["ann"].roster.members)
+    eventually(lambda: "cleo" in net.country.replicas["bob"].roster.members)
+    (net.country.homes["bob"].folder / ROSTER).write_text("spoilt")
+    net.running["bob"].sync()
+    eventually(lambda: bool(net.running["bob"].sync().refused))
+    assert net.country.replicas["bob"].roster.bundle == bundle
 
 
 def test_a_site_that_was_away_gets_the_newest_of_all_at_once(net: Net) -> None:

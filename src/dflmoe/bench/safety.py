@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel
 
+from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.methods import LOCAL
 from dflmoe.bench.record import RunRecord
 from dflmoe.tasks import UNITS
@@ -40,6 +41,35 @@ class Safety(BaseModel, frozen=True, extra="forbid"):
     worse_at_most: float
     gaining: int
     kept: float | None
+
+
+def part_by_part(records: Sequence[RunRecord], method: str) -> list[tuple[RunSetting, Safety]]:
+    """Return the same for each task and condition, each over the sites that all conditions have.
+
+    So a condition in which a site leaves or lies is compared with the others on the same sites.
+
+    Returns:
+        The setting of one run of each part, and how the method did there.
+    """
+    parts: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.status == "done":
+            where = record.setting.task_name, record.setting.condition.name
+            parts.setdefault(where, []).append(record)
+    common: dict[str, set[str]] = {}
+    for (task, _), part in parts.items():
+        names = {site.name for record in part for site in record.sites}
+        common[task] = common.get(task, names) & names
+    found = []
+    for (task, _), part in parts.items():
+        same = [
+            r.model_copy(update={"sites": tuple(s for s in r.sites if s.name in common[task])})
+            for r in part
+        ]
+        one = safety(same, method)
+        if one is not None:
+            found.append((part[0].setting, one))
+    return found
 
 
 def safety(records: Sequence[RunRecord], method: str) -> Safety | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from dflmoe.bench.experiment import Experiment, RunSetting
 from dflmoe.bench.methods import LOCAL, needs, paper, title
 from dflmoe.bench.record import RunRecord, SiteScore
-from dflmoe.bench.safety import Safety, safety
+from dflmoe.bench.safety import Safety, part_by_part, safety
 from dflmoe.metrics.crossed import Floats, Resamples, resamples, score_samples
 from dflmoe.metrics.resampling import interval
 from dflmoe.tasks import UNITS
@@ -123,6 +123,14 @@ class Failure(BaseModel, frozen=True, extra="forbid"):
     reason: str
 
 
+class SafetyOf(BaseModel, frozen=True, extra="forbid"):
+    """No worse than alone, of one task under one condition."""
+
+    title: str
+    condition: str
+    safety: Safety
+
+
 class Summary(BaseModel, frozen=True, extra="forbid"):
     """An experiment's results; the contract of the JSON beside the page."""
 
@@ -135,6 +143,7 @@ class Summary(BaseModel, frozen=True, extra="forbid"):
     planned: int
     tables: tuple[TaskTable, ...]
     safety: Safety | None = None
+    safety_of: tuple[SafetyOf, ...] = ()
     failures: tuple[Failure, ...]
     software: tuple[str, ...]
     compute_hours: float
@@ -175,6 +184,10 @@ def summarise(
         planned=len(settings),
         tables=tuple(tables),
         safety=safety(done, experiment.reference),
+        safety_of=tuple(
+            SafetyOf(title=s.task.title, condition=s.condition.name, safety=found)
+            for s, found in part_by_part(sorted(done, key=place), experiment.reference)
+        ),
         failures=tuple(
             Failure(label=r.setting.label, reason=r.reason) for r in records if r.status == "failed"
         ),

@@ -401,6 +401,10 @@ class Network:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), SUMMARY_S)
             self._changed.clear()
+            try:
+                await asyncio.to_thread(self.replica.refresh)
+            except SecurityError as error:
+                self._noted(error)
             if self.replica.roster.bundle != known:
                 known = self.replica.roster.bundle
                 self._meet()

@@ -113,6 +113,18 @@ class Replica:
             self.keys = self.home.keys
             return self._roster.bundle != before
 
+    def refresh(self) -> None:
+        """Take in what an administrator changed in the site's folder, and keys whose time has come.
+
+        Raises:
+            SecurityError: What stands there does not hold; what was known still counts.
+        """
+        with self._lock:
+            moment = self._clock()
+            self.home.promote(moment)
+            self._roster = self.home.roster(moment) or self._roster
+            self.keys = self.home.keys
+
     # --- heads ---
 
     def lend(self, lent: Lent, rows: int) -> Manifest:
