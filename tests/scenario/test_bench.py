@@ -13,6 +13,7 @@ from tests.made import experiment, planned
 
 from dflmoe.bench.experiment import RunSetting, load, shipped
 from dflmoe.bench.methods import names, title
+from dflmoe.bench.page import write_docs
 from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
 from dflmoe.bench.safety import part_by_part, safety
@@ -303,7 +304,7 @@ def test_conditions_are_compared_on_the_sites_that_all_of_them_have(tmp_path: Pa
     two = '[[conditions]]\nname = "all stay"\n[[conditions]]\nname = "one leaves"\ngone = 0.5\n'
     head, tasks = path.read_text().split("[own_tasks", 1)
     path.write_text(f"{head}{two}[own_tasks{tasks}")
-    _, settings = planned(path)
+    chosen, settings = planned(path)
     records = []
     for s in settings:
         values = {"a": 0.5, "b": 0.5} if s.condition.name == "all stay" else {"a": 0.5}
@@ -314,6 +315,12 @@ def test_conditions_are_compared_on_the_sites_that_all_of_them_have(tmp_path: Pa
     assert [s.condition.name for s, _ in found] == ["all stay", "one leaves"]
     assert [one.mean for _, one in found] == [pytest.approx(10), pytest.approx(10)]
     assert {one.sites for _, one in found} == {1}
+    write_docs(summarise(chosen, settings, records), tmp_path / "page.md", "a command")
+    rows = [r for r in (tmp_path / "page.md").read_text().splitlines() if r.startswith("| Hearts")]
+    assert rows == [
+        "| Hearts | all stay | 2 | +10.0 | +10.0 | 0 % |",
+        "| Hearts | one leaves | 2 | +10.0 | +10.0 | 0 % |",
+    ]
 
 
 @pytest.mark.parametrize(("steps", "settled"), [(20, False), (2000, True)])
