@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
@@ -18,6 +19,7 @@ from dflmoe.errors import (
     EnvelopeError,
     EquivocationError,
     ExchangeError,
+    ExpiredError,
     FederationError,
     HeadError,
     KeyFileError,
@@ -30,6 +32,8 @@ from dflmoe.node.exchange import ROSTER, Exchange, FolderExchange, MemoryExchang
 from dflmoe.node.home import Home
 from dflmoe.node.replica import Replica
 from dflmoe.node.store import BLOBS, DATABASE, Store
+from dflmoe.security.proposal import ROSTER_DAYS
+from dflmoe.security.roster import GRACE_DAYS
 from dflmoe.types import SiteId
 from dflmoe.wire.envelope import HEAD, seal
 from dflmoe.wire.parcel import packed, unpacked
@@ -235,6 +239,57 @@ def test_what_a_folder_does_to_a_file_costs_that_head_only(country: Country) -> 
     assert heard(country.replicas["dan"]) == {s: n for s, n in said.items() if s != "dan"}
 
 
+def test_a_file_that_was_spoilt_within_is_written_anew_by_whoever_holds_the_head(
+    country: Country,
+) -> None:
+    said = all_lend(country)
+    exchanges = by_folder(country)
+    synced({site: exchanges[site] for site in ("ann", "bob")}, 2)
+    (path,) = (country.folder / "shared").glob("ann-*.head")
+    raw = path.read_bytes()
+    for spoilt in (raw[:-1], raw[:-1] + bytes([raw[-1] ^ 1])):
+        path.write_bytes(spoilt)
+        exchanges["bob"].sync()
+    exchanges["dan"].sync()
+    assert heard(country.replicas["dan"])["ann"] == said["ann"]
+
+
+def test_a_spoilt_roster_or_store_costs_a_folder_s_round_and_not_the_node(
+    country: Country,
+) -> None:
+    exchange = FolderExchange(country.replicas["ann"], country.folder / "shared")
+    all_lend(country)
+    exchange.sync()
+    bundle = country.replicas["ann"].roster.bundle
+    for text in ("{", bundle.model_copy(update={"roots": ("{}",)}).signed().decode()):
+        (country.folder / "shared" / ROSTER).write_text(text)
+        assert len(exchange.sync().refused) == 1
+
+
+def test_when_the_roster_has_lapsed_nobody_lends_or_takes(country: Country) -> None:
+    all_lend(country)
+    ann, bob = country.replicas["ann"], country.replicas["bob"]
+    held = bob.held("bob")
+    assert held is not None
+    assert isinstance(country.clock, Clock)
+    country.clock.now = NOW + timedelta(days=ROSTER_DAYS + GRACE_DAYS + 1)
+    with pytest.raises(ExpiredError, match="federation renew"):
+        ann.take(held.envelope, held.payload)
+    with pytest.raises(ExpiredError):
+        ann.lend(head(1.0), ROWS)
+
+
+def test_a_head_of_a_kind_or_width_that_the_charter_does_not_lend_is_refused(
+    country: Country,
+) -> None:
+    ann = country.replicas["ann"]
+    tensors = {name: p[None] for name, p in head(1.0).tensors.items()}
+    with pytest.raises(HeadError, match="does not know"):
+        ann.lend(replace(head(1.0), kind="fits", tensors=tensors), ROWS)
+    with pytest.raises(HeadError, match="reads 5 features"):
+        ann.lend(replace(head(1.0), width=5), ROWS)
+
+
 def test_links_and_strange_names_in_a_folder_are_left_alone(country: Country) -> None:
     shared = country.folder / "shared"
     shared.mkdir()
@@ -386,8 +441,9 @@ def test_files_that_nobody_names_are_swept_and_the_rest_stays(country: Country) 
     for number in (1.0, 2.0):
         ann.lend(head(number), ROWS)
     blobs = ann.store.folder / BLOBS
+    assert len(list(blobs.iterdir())) == 1  # the newer replaced the older
     (blobs / ".half").write_text("half")
-    assert len(list(blobs.iterdir())) == 3
+    (blobs / ("ab" * 32)).write_text("whole, and named by nothing")
     assert reopened(country, "ann").store.check() == []
     assert len(list(blobs.iterdir())) == 1
 
@@ -401,6 +457,9 @@ def test_a_payload_that_was_changed_on_disk_is_found_and_left_out(country: Count
     assert heard(ann) == {s: n for s, n in said.items() if s in {"cleo", "dan"}}
     (sentence,) = ann.store.check()
     assert "changed on disk" in sentence
+    synced(by_memory(country), 1)  # and it is asked for again
+    assert ann.store.check() == []
+    assert heard(ann) == {s: n for s, n in said.items() if s != "ann"}
     path.unlink()
     (sentence,) = ann.store.check()
     assert "cannot be read" in sentence

@@ -19,9 +19,9 @@ from tests.hospitals import Country, head, says
 
 from dflmoe.errors import ExchangeError
 from dflmoe.node import SUITES
-from dflmoe.node.home import KEYS, ROSTER
+from dflmoe.node.home import KEYS, NEXT, ROSTER
 from dflmoe.node.network import HELLO, Network
-from dflmoe.security.keys import SiteKeys, new_keys, save_keys
+from dflmoe.security.keys import SiteKeys, load_keys, new_keys, save_keys
 from dflmoe.security.proposal import request, signed, with_card, with_key
 from dflmoe.types import SiteId
 from dflmoe.wire.manifest import now
@@ -303,6 +303,16 @@ def test_a_pinned_certificate_out_of_its_time_is_refused_both_ways(
     net.start("ann")
     assert hello(net, keys_at(net, "bob")) == "UNAVAILABLE"  # bob's is out of time
     assert hello(net, keys_at(net, "cleo")) == "UNAVAILABLE"  # and so is ann's own
+
+
+def test_a_renewed_certificate_is_welcome_beside_the_old_one(door: Net) -> None:
+    bob = door.country.homes["bob"]
+    roster = bob.renew(now())
+    assert roster is not None
+    assert hello(door, load_keys(bob.folder / NEXT)) == "UNAVAILABLE"  # ann does not know it yet
+    door.country.replicas["ann"].learn(roster.bundle)
+    assert hello(door, bob.keys) == "welcome"
+    assert hello(door, load_keys(bob.folder / NEXT)) == "welcome"
 
 
 def test_a_removed_site_is_refused(door: Net) -> None:

@@ -25,8 +25,8 @@ from dflmoe.errors import (
     SecurityError,
 )
 from dflmoe.node.agreed import network_of, spec_of
-from dflmoe.node.home import OVERLAP, Home, read_limited
-from dflmoe.security.keys import fingerprint
+from dflmoe.node.home import NEXT, OVERLAP, Home, read_limited
+from dflmoe.security.keys import fingerprint, load_keys
 from dflmoe.security.roster import RELAY, bundled
 from dflmoe.wire.envelope import HEAD, seal
 from dflmoe.wire.manifest import Manifest, now
@@ -428,6 +428,29 @@ def test_a_head_cannot_be_verified_without_a_roster(country: Country) -> None:
 
 def test_a_charter_names_a_network_of_the_catalogue_and_brings_no_code() -> None:
     assert spec_of(CHARTER, manifest()).shapes == {"weight": (1, 2, 4), "bias": (1, 2)}
-    assert spec_of(CHARTER, manifest(kind="fits")).leading == 2
+    averaged = CHARTER.model_copy(update={"exchange": "averaged"})
+    assert spec_of(averaged, manifest(kind="fits")).shapes["bias"] == (1, 6, 2)
+    assert spec_of(averaged, manifest(kind="fits")).leading == 2
     with pytest.raises(NetworkError):
         network_of(CHARTER.model_copy(update={"network": "nothing"}))
+
+
+def test_a_name_that_no_site_can_have_is_not_invited(country: Country) -> None:
+    with pytest.raises(EnvelopeError, match="no name of a site"):
+        country.run("ann", "federation", "invite", "Oslo Uni", "--out", country.file("i"))
+
+
+def test_a_new_identity_that_waits_is_not_lost_to_a_new_certificate(country: Country) -> None:
+    country.run("bob", "site", "rotate", "--out", country.file("rotation"))
+    for command in ("renew", "rotate"):
+        with pytest.raises(KeyFileError, match="waits for the approvers"):
+            country.run("bob", "site", command, "--out", country.file("again"))
+
+
+def test_a_certificate_that_waits_stays_when_the_identity_is_rotated(country: Country) -> None:
+    bob = country.home("bob")
+    country.run("bob", "site", "renew", "--out", country.file("roster"))
+    waiting = load_keys(bob.folder / NEXT)
+    asked = bob.rotate(now())
+    assert load_keys(bob.folder / NEXT).pem == waiting.pem
+    assert asked.shown().certificates == (bob.keys.pem, waiting.pem)

@@ -40,9 +40,9 @@ def grown(roster: Roster, site: str, *, relay: bool) -> Roster:
 
 def test_a_head_that_is_newer_is_announced() -> None:
     one = manifest()
-    assert announced(sent(one), ROSTER, {}) == one
-    assert announced(sent(one), ROSTER, {"ann": manifest(seq=6)}) == one
-    assert announced(sent(one), ROSTER, {"bob": manifest(seq=99)}) == one
+    assert announced(sent(one), ROSTER, {}, NOW) == one
+    assert announced(sent(one), ROSTER, {"ann": manifest(seq=6)}, NOW) == one
+    assert announced(sent(one), ROSTER, {"bob": manifest(seq=99)}, NOW) == one
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ def test_a_head_that_is_newer_is_announced() -> None:
         pytest.param(sent(manifest(charter="f" * 64)), FederationError, id="another charter"),
         pytest.param(sent(manifest(seq=5)), ReplayError, id="older"),
         pytest.param(sent(manifest(seq=6, round=9)), EquivocationError, id="two of one number"),
+        pytest.param(sent(manifest(seq=2**63 - 1)), HeadError, id="a number of the future"),
         pytest.param(sent(manifest(size=2**30)), HeadError, id="too large"),
         pytest.param(sent(manifest(dtype="fp16")), HeadError, id="another dtype"),
     ],
@@ -70,25 +71,25 @@ def test_the_first_failure_names_itself(
     raw: bytes, error: type[SecurityError] | type[HeadError]
 ) -> None:
     with pytest.raises(error):
-        announced(raw, ROSTER, {"ann": manifest(seq=6)})
+        announced(raw, ROSTER, {"ann": manifest(seq=6)}, NOW)
 
 
 def test_what_is_held_already_is_no_equivocation() -> None:
     with pytest.raises(ReplayError):
-        announced(sent(manifest()), ROSTER, {"ann": manifest()})
+        announced(sent(manifest()), ROSTER, {"ann": manifest()}, NOW)
 
 
 def test_a_relay_lends_nothing() -> None:
     roster = grown(ROSTER, "relay", relay=True)
     with pytest.raises(FederationError, match="relay"):
-        announced(sent(manifest(site="relay"), "relay"), roster, {})
+        announced(sent(manifest(site="relay"), "relay"), roster, {}, NOW)
 
 
 def test_a_removed_site_lends_nothing_more() -> None:
     bundle = agreed_by(without_site(ROSTER, "cleo", NOW), "ann", "bob")
     roster = checked(bundle, trust_of(bundle), held=ROSTER, now=NOW)
     with pytest.raises(UnknownKeyError):
-        announced(sent(manifest(site="cleo"), "cleo"), roster, {})
+        announced(sent(manifest(site="cleo"), "cleo"), roster, {}, NOW)
 
 
 def test_both_keys_serve_while_one_is_rotated() -> None:
@@ -98,7 +99,7 @@ def test_both_keys_serve_while_one_is_rotated() -> None:
     roster = checked(bundle, trust_of(bundle), held=ROSTER, now=NOW)
     for key in (keys.signing, keys_of("cleo").signing):
         raw = seal(manifest(site="cleo").signed(), HEAD, key)
-        assert announced(raw, roster, {}).site == "cleo"
+        assert announced(raw, roster, {}, NOW).site == "cleo"
 
 
 def test_a_payload_is_decoded_if_it_is_what_was_announced() -> None:

@@ -24,7 +24,7 @@ ONE, OTHER = "ab" * 32, "cd" * 32
 @pytest.mark.parametrize(
     "frame",
     [
-        Summary(roster=ONE, heads={"ann": 3, "bob": 2**62}),
+        Summary(roster=ONE, heads={"ann": (3, "ab" * 8), "bob": (2**62, "cd" * 8)}),
         Summary(roster=ONE, heads={}),
         Ask(site="ann"),
         Want(payload=ONE, blob="", at=0),

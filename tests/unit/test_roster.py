@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,6 @@ from dflmoe.security.keys import fingerprint, new_keys
 from dflmoe.security.proposal import (
     OVERLAP_DAYS,
     ROSTER_DAYS,
-    agreed,
     founded,
     lacking,
     possessed,
@@ -43,6 +43,7 @@ from dflmoe.security.roster import (
     ROSTER_BYTES,
     Bundle,
     Roster,
+    agreed,
     bundled,
     changes,
     checked,
@@ -355,14 +356,104 @@ def test_an_edited_roster_is_refused(bundle: Bundle) -> None:
         taken(bundle)
 
 
-def test_a_first_root_that_lets_one_decide_is_refused() -> None:
+def founding(change: Callable[[dict[str, Any]], object], *signers: str) -> Bundle:
+    """Return a first roster of ann and bob whose root was changed before anybody signed it."""
     bundle = founded(CHARTER, asks("ann"), asks("bob"), NOW)
     table = json.loads(bundle.roots[0])
-    for role in table["signed"]["roles"].values():
+    change(table["signed"])
+    return agreed_by(bundle.model_copy(update={"roots": (json.dumps(table),)}), *signers)
+
+
+def one_decides(root: dict[str, Any]) -> None:
+    for role in root["roles"].values():
         role["threshold"] = 1
-    weak = agreed_by(bundle.model_copy(update={"roots": (json.dumps(table),)}), "ann")
-    with pytest.raises(RosterError, match="single key"):
-        checked(weak, trust_of(weak), now=NOW)
+
+
+def one_key_with_two_names(root: dict[str, Any]) -> None:
+    ann = keys_of("ann").public
+    root["keys"] = {ann.keyid: ann.to_dict(), "f" * 64: ann.to_dict()}
+    for role in root["roles"].values():
+        role["keyids"] = [ann.keyid, "f" * 64]
+
+
+def hidden_approver(root: dict[str, Any]) -> None:
+    mallory = keys_of("mallory").public
+    root["keys"][mallory.keyid] = mallory.to_dict()
+    for role in root["roles"].values():
+        role["keyids"].append(mallory.keyid)
+
+
+def others_decide_on_targets(root: dict[str, Any]) -> None:
+    root["roles"]["targets"]["keyids"].reverse()
+    root["roles"]["targets"]["keyids"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        pytest.param(one_decides, "1 of 2 keys", id="one decides"),
+        pytest.param(one_key_with_two_names, "another name", id="one key with two names"),
+        pytest.param(hidden_approver, "of no member", id="an approver that is no member"),
+        pytest.param(others_decide_on_targets, "different matters", id="not all roles alike"),
+    ],
+)
+def test_a_root_that_hides_who_decides_is_refused_and_not_even_shown(
+    change: Callable[[dict[str, Any]], object], sentence: str
+) -> None:
+    bundle = founding(change, "ann", "bob")
+    with pytest.raises(RosterError, match=sentence):
+        proposed(bundle, NOW)
+    with pytest.raises(RosterError):
+        checked(bundle, trust_of(bundle), now=NOW)
+
+
+def test_a_retiring_key_signs_no_newer_card() -> None:
+    after, _ = rotated("cleo")
+    old = keys_of("cleo")
+    late = request(card_of("cleo", old), old, version=9)
+    with pytest.raises(RosterError, match="not signed with its key"):
+        taken(with_card(after, late), after)
+
+
+def test_a_site_that_comes_back_under_its_name_is_not_held_to_its_old_card() -> None:
+    keys = new_keys("cleo", NOW, keys_of("cleo"))
+    held = taken(with_card(THREE, request(card_of("cleo", keys), keys, version=7)))
+    gone = taken(agreed_by(without_site(held, "cleo", NOW), "ann", "bob"), held)
+    anew = new_keys("cleo", NOW)
+    asked = request(card_of("cleo", anew), anew)
+    back = agreed_by(with_site(gone, asked, NOW, approver=False), "ann", "bob")
+    assert set(taken(back, held).members["cleo"].keys) == {anew.public.keyid}
+
+
+def test_what_a_bundle_is_padded_with_is_not_stored() -> None:
+    newer = agreed_by(with_site(THREE, asks("dan"), NOW, approver=False), "ann", "bob")
+    padded = newer.model_copy(update={"targets": newer.targets + " " * 100_000})
+    padded = agreed_by(padded, "mallory")
+    assert len(taken(padded).bundle.signed()) <= len(taken(newer).bundle.signed())
+    assert taken(padded).bundle == taken(newer).bundle
+
+
+def test_two_cards_of_one_version_end_in_one_everywhere() -> None:
+    cards = []
+    for _ in range(2):
+        keys = new_keys("bob", NOW, keys_of("bob"))
+        cards.append(with_card(THREE, request(card_of("bob", keys), keys, version=2)))
+    one, other = (taken(bundle) for bundle in cards)
+    assert taken(other.bundle, one).bundle == taken(one.bundle, other).bundle
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"wrapping": "00" * 32}, id="a wrapping key of low order"),
+        pytest.param({"certificates": (keys_of("dan").pem.rstrip(),)}, id="no line's end"),
+        pytest.param({"certificates": (keys_of("dan").pem * 2,)}, id="two in one"),
+        pytest.param({"certificates": (keys_of("dan").pem[:-60] + "\n",)}, id="cut off"),
+    ],
+)
+def test_a_card_that_would_harm_others_is_refused(more: dict[str, object]) -> None:
+    with pytest.raises(EnvelopeError):
+        with_site(THREE, asks("dan", **more), NOW)
 
 
 def test_a_root_that_skips_a_version_is_refused() -> None:
@@ -391,7 +482,11 @@ def test_a_card_that_its_site_did_not_sign_is_refused() -> None:
     own = json.loads(asks("ann").signed_card)
     own["signed"]["targets"] = {}
     with pytest.raises(RosterError):
-        taken(B.model_copy(update={"signed_cards": {**B.signed_cards, "ann": json.dumps(own)}}))
+        checked(
+            B.model_copy(update={"signed_cards": {**B.signed_cards, "ann": json.dumps(own)}}),
+            TRUST,
+            now=NOW,
+        )
 
 
 def test_a_site_cannot_speak_for_another_on_its_own_card() -> None:

@@ -134,6 +134,14 @@ TWO = '"bias":{"dtype":"F32","shape":[2],"data_offsets":[24,32]}'
         pytest.param(crafted("{" + ONE + "," + ONE + "}"), "twice", id="a name twice"),
         pytest.param(crafted("{" + ONE + ',"__metadata__":{}}'), "no safetensors", id="metadata"),
         pytest.param(crafted('{"weight":{"shape":[2,3]}}'), "no safetensors", id="no dtype"),
+        pytest.param(
+            crafted('{"weight":{"dtype":"F32","shape":[1e999]}}'), "no safetensors", id="endless"
+        ),
+        pytest.param(
+            crafted('{"weight":{"dtype":"F32","shape":[true,-3]}}'),
+            "no safetensors",
+            id="no length",
+        ),
         pytest.param(crafted('{"weight":7}'), "no safetensors", id="no description"),
         pytest.param(crafted("[1]"), "no safetensors", id="no table"),
         pytest.param(

@@ -84,7 +84,7 @@ def verify(file: FileArgument, *, home: HomeOption = HOME) -> None:
             "there is no roster to check a head against; take one in with: dflmoe federation update"
         )
     parcel = unpacked(read_limited(file, "the head", LARGEST), f"{file}")
-    manifest = announced(parcel.envelope, roster, {})
+    manifest = announced(parcel.envelope, roster, {}, now())
     received(manifest, parcel.payload, spec_of(roster.charter, manifest))
     typer.echo(
         f"{manifest.site} lent this head with number {manifest.seq}, and nobody has changed it."

@@ -1,10 +1,23 @@
 """What a charter means here: the network that is lent, and what a head must look like."""
 
-from dflmoe.core.site import Network
+from collections.abc import Mapping
+
+from dflmoe.core.auto import Exchange
+from dflmoe.core.site import LentKind, Network
+from dflmoe.errors import HeadError
 from dflmoe.networks import build
 from dflmoe.security.charter import Charter
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import HeadSpec
+
+KINDS: Mapping[Exchange, frozenset[LentKind]] = {
+    "shared": frozenset({"head"}),
+    "averaged": frozenset({"fits", "head"}),
+    "anchored": frozenset({"head"}),
+    "seeded": frozenset({"head"}),
+    "paper": frozenset({"head"}),
+}
+"""What each exchange lends."""
 
 
 def network_of(charter: Charter) -> Network:
@@ -20,13 +33,20 @@ def spec_of(charter: Charter, manifest: Manifest) -> HeadSpec:
     """Return what the head of a manifest must look like.
 
     Raises:
+        HeadError: The charter lends no tensors of this kind, or heads of another width.
         NetworkError: The charter's network is not known here.
     """
-    head = network_of(charter).head
+    network = network_of(charter)
     every = manifest.kind == "fits"
-    leading: tuple[int | None, ...] = (1, None) if every else (1,)
+    if manifest.kind not in KINDS[charter.exchange]:
+        raise HeadError(f"{manifest.site} lends {manifest.kind}, which the charter does not know")
+    if manifest.width != network.width:
+        raise HeadError(
+            f"the head of {manifest.site} reads {manifest.width} features, not {network.width}"
+        )
+    leading = (1, charter.inner_folds + 1) if every else (1,)
     return HeadSpec(
-        {name: (*leading, *p.shape) for name, p in head.named_parameters()},
+        {name: (*leading, *p.shape) for name, p in network.head.named_parameters()},
         max_bytes=charter.max_head_bytes,
         max_norm=charter.max_norm,
         dtype=charter.dtype,

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from dflmoe.errors import DflmoeError, ExchangeError, HeadError, OutputError, SecurityError
+from dflmoe.errors import DflmoeError, ExchangeError, OutputError, SecurityError
 from dflmoe.files import replace_file
 from dflmoe.node.home import read_limited
 from dflmoe.node.replica import Replica
 from dflmoe.security.roster import bundled
 from dflmoe.types import SiteId
 from dflmoe.wire.envelope import ENVELOPE_LIMIT
+from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.parcel import Parcel, packed, unpacked
 from dflmoe.wire.wrapper import HEADER_LIMIT
 
@@ -80,7 +81,7 @@ class MemoryExchange:
 def _learnt(to: Replica, of: Replica, done: Synced) -> bool:
     try:
         return to.learn(of.roster.bundle)
-    except SecurityError as error:
+    except DflmoeError as error:
         done.refused.append(str(error))
         return False
 
@@ -150,7 +151,7 @@ class FolderExchange:
             return False
         try:
             return self._replica.learn(bundled(read_limited(path, "the roster")))
-        except SecurityError as error:
+        except DflmoeError as error:
             done.refused.append(str(error))
             return False
 
@@ -164,7 +165,7 @@ class FolderExchange:
             manifest = self._replica.wants(parcel.envelope)
             if manifest and self._replica.take(parcel.envelope, parcel.payload):
                 done.taken.append(manifest.site)
-        except (SecurityError, HeadError) as error:
+        except DflmoeError as error:
             logger.info("not taken: %s", error)
             done.refused.append(str(error))
 
@@ -177,7 +178,7 @@ class FolderExchange:
                 if held is None or site not in self._replica.roster.members:
                     continue
                 key = (site, held.manifest.seq)
-                if key not in there or not self._readable(there[key]):
+                if key not in there or not self._readable(there[key], held.manifest):
                     payload = self._replica.fit_to_pass(held)
                     name = f"{site}-{held.manifest.seq}.head"
                     replace_file(self._folder / name, packed(held.envelope, payload))
@@ -192,9 +193,10 @@ class FolderExchange:
                 f"{error}"
             ) from error
 
-    def _readable(self, path: Path) -> bool:
-        """Return whether a file that lies there can be read by the sites of today, and no other."""
+    def _readable(self, path: Path, manifest: Manifest) -> bool:
+        """Return whether a file is whole, and can be read by the sites of today and no other."""
         try:
-            return self._replica.for_members(self._parcel(path).payload)
+            payload = self._parcel(path).payload
+            return self._replica.for_members(payload) and self._replica.intact(payload, manifest)
         except SecurityError:
             return False

@@ -317,6 +317,11 @@ class Home:
         old = self.keys
         keys = new_keys(self.site.name, now, old)
         roster = self.roster(now)
+        if (self.folder / NEXT).exists() and load_keys(self.folder / NEXT).public != old.public:
+            raise KeyFileError(
+                f"{self.folder / NEXT} holds a new identity that waits for the approvers; "
+                f"renew the certificate once they agreed, or remove the file to give it up"
+            )
         if roster is None:
             save_keys(keys, self.folder / KEYS)
             return None
@@ -330,6 +335,7 @@ class Home:
 
         Raises:
             FederationError: The site belongs to no federation, or it has no roster yet.
+            KeyFileError: A new identity waits for the approvers already.
             SecurityError: The roster that is held does not hold.
             OutputError: The folder cannot be written.
         """
@@ -339,10 +345,17 @@ class Home:
                 "the federation has no roster yet, so nobody knows this site's key; "
                 "make a new folder instead"
             )
-        keys = replace(old, signing=new_keys(self.site.name, now).signing)
-        save_keys(keys, self.folder / NEXT)
-        version = self._card_after(roster)
-        return request(self.card(roster.charter, old), keys, version=version, old=old.signing)
+        path = self.folder / NEXT
+        kept = load_keys(path) if path.exists() else old  # a certificate whose time has not come
+        if kept.public != old.public:
+            raise KeyFileError(
+                f"{path} holds a new identity that waits for the approvers; "
+                f"remove the file to give it up"
+            )
+        keys = replace(kept, signing=new_keys(self.site.name, now).signing)
+        save_keys(keys, path)
+        version, card = self._card_after(roster), self.card(roster.charter, old, keys)
+        return request(card, keys, version=version, old=old.signing)
 
     def promote(self, now: datetime) -> bool:
         """Begin to use the next keys, if it is time; returns whether it was.

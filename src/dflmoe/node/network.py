@@ -11,21 +11,21 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError
+from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError, StoreError
 from dflmoe.node import TLS_1_3_ONLY
 from dflmoe.node.exchange import Synced
 from dflmoe.node.replica import Held, Replica
-from dflmoe.security.roster import Member, bundled
+from dflmoe.node.store import StoredHead
+from dflmoe.security.roster import Bundle, Member, bundled
 from dflmoe.types import SiteId
 from dflmoe.wire.frames import (
     CHUNK_BYTES,
@@ -63,6 +63,9 @@ PIECES = 8
 UNREAD = 10_000
 """Small frames that wait for a peer before its stream is ended."""
 
+NOTED = 100
+"""Sentences on what was refused that wait for the node to ask."""
+
 STALLED_S = 30.0
 """A payload of which nothing came for so long is asked for elsewhere."""
 
@@ -94,6 +97,7 @@ class Pull:
     Attributes:
         manifest: What its site says of it.
         envelope: As it was signed.
+        asked: The stream that it was asked for on; what others send of it is not looked at.
         blob: Digest of the bytes that come: as the other side stores them.
         came: What has come so far.
         at: When something last came, by the loop's clock.
@@ -101,6 +105,7 @@ class Pull:
 
     manifest: Manifest
     envelope: bytes
+    asked: "Session"
     blob: bytes = b""
     came: bytearray = field(default_factory=bytearray)
     at: float = 0.0
@@ -114,6 +119,8 @@ class Session:
         self.told: dict[SiteId, int] = {}
         self.roster_sent = ""
         self.giving: set[str] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.ends: list[Callable[[], object]] = []
         self.sent = self.received = 0
         self._out: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(PIECES)
@@ -142,8 +149,12 @@ class Session:
                 self._room.release()
 
     def close(self) -> None:
-        """End the stream, once what is queued was said."""
+        """End the stream, whether or not the peer reads."""
         self._out.put_nowait(None)
+        for task in self.tasks:
+            task.cancel()
+        for end in self.ends:
+            end()
 
 
 class Network:
@@ -159,10 +170,10 @@ class Network:
         self.replica, self._bind = replica, bind
         self.port: int | None = None
         self._sessions: dict[SiteId, Session] = {}
-        self._pulls: dict[str, Pull] = {}
+        self._pulls: dict[SiteId, Pull] = {}
         self._dials: dict[SiteId, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._done = Synced()
+        self._told_roster: Bundle | None = None
         self._changed: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
@@ -231,7 +242,7 @@ class Network:
         self._meet()
         teller = asyncio.create_task(self._tell())
         await self._stop.wait()
-        tasks = [teller, *self._dials.values(), *self._tasks]
+        tasks = [teller, *self._dials.values()]
         for task in tasks:
             task.cancel()
         for session in list(self._sessions.values()):
@@ -298,6 +309,9 @@ class Network:
         """Serve a stream that a peer has opened."""
         session = self._enter(await self._known(context))
         listening = asyncio.create_task(self._listen(session, incoming))
+        here = asyncio.current_task()
+        if here is not None:
+            session.ends.append(here.cancel)
         try:
             async for raw in session.outgoing():
                 yield raw
@@ -332,13 +346,12 @@ class Network:
         """Keep a stream with a peer open, for ever."""
         first, longest = PATIENCE_S
         patience = first
-        while True:
-            member = self.replica.roster.members[site]
+        while (member := self.replica.roster.members.get(site)) is not None:
             for endpoint in member.card.endpoints:
                 try:
                     if await self._visit(site, member, endpoint):
                         patience = first
-                except (grpc.aio.AioRpcError, OSError) as error:
+                except (grpc.aio.AioRpcError, DflmoeError, OSError, ValueError) as error:
                     logger.info("no stream with %s at %s: %s", site, endpoint, _why(error))
             await asyncio.sleep(patience * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             patience = min(longest, 2 * patience)
@@ -356,7 +369,9 @@ class Network:
             sync: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SYNC)
             session = self._enter(site)
             try:
-                await self._listen(session, sync(session.outgoing()))
+                call = sync(session.outgoing())
+                session.ends.append(call.cancel)
+                await self._listen(session, call)
             finally:
                 self._leave(session)
         return True
@@ -372,53 +387,84 @@ class Network:
         return session
 
     def _leave(self, session: Session) -> None:
+        """End a stream; what was on its way in is asked for elsewhere."""
         if self._sessions.get(session.peer) is session:
             del self._sessions[session.peer]
         session.close()
         for way, count in (("sent", session.sent), ("received", session.received)):
             if count:
-                self.replica.store.moved(way, session.peer, count, self.replica.now())
+                self._kept(way, session.peer, count)
         session.sent = session.received = 0
+        for pull in list(self._pulls.values()):
+            if pull.asked is session:
+                self._elsewhere(pull)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _kept(self, way: str, peer: SiteId, count: int) -> None:
+        try:
+            self.replica.store.moved(way, peer, count, self.replica.now())
+        except StoreError as error:
+            self._noted(error)
+
+    def _elsewhere(self, pull: Pull) -> None:
+        """Ask somebody else who holds it for the envelope of a head that does not come."""
+        site, seq = pull.manifest.site, pull.manifest.seq
+        for other in list(self._sessions.values()):
+            if other is not pull.asked and other.told.get(site, -1) >= seq:
+                other.say(Ask(site=site))
+                return
 
     def _summary(self) -> Summary:
         roster = self.replica.roster
         heads = {
-            site: head.seq
+            site: (head.seq, self._mark(head))
             for site, head in self.replica.store.heads().items()
             if site in roster.members
         }
         return Summary(roster=digest(roster.bundle.signed()), heads=heads)
 
+    def _mark(self, head: StoredHead) -> str:
+        return self.replica.mark(head.envelope)
+
     async def _tell(self) -> None:
         """Tell peers what is new: an own head at once, the rest in a summary."""
-        known = self.replica.roster.bundle
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), SUMMARY_S)
             self._changed.clear()
             try:
                 await asyncio.to_thread(self.replica.refresh)
-            except SecurityError as error:
+            except DflmoeError as error:
                 self._noted(error)
-            if self.replica.roster.bundle != known:
-                known = self.replica.roster.bundle
-                self._meet()
-                for session in list(self._sessions.values()):
-                    self._hand_on(session)
-            own = self.replica.store.heads().get(self.replica.name)
-            for session in list(self._sessions.values()):
-                if own and session.told.get(own.site, -1) < own.seq:
-                    session.told[own.site] = own.seq
-                    session.say(Announce(envelope=own.envelope))
-            await asyncio.sleep(SETTLE_S)
-            summary = self._summary()
-            for session in list(self._sessions.values()):
-                session.say(summary)
+            try:
+                await self._tell_once()
+            except DflmoeError as error:
+                self._noted(error)
+
+    async def _tell_once(self) -> None:
+        if self.replica.roster.bundle != self._told_roster:
+            self._told_roster = self.replica.roster.bundle
+            self._meet()
+            self._each(self._hand_on)
+        own = self.replica.store.heads().get(self.replica.name)
+
+        def announce(session: Session) -> None:
+            if own and session.told.get(own.site, -1) < own.seq:
+                session.told[own.site] = own.seq
+                session.say(Announce(envelope=own.envelope))
+
+        self._each(announce)
+        await asyncio.sleep(SETTLE_S)
+        summary = self._summary()
+        self._each(lambda session: session.say(summary))
+
+    def _each(self, do: Callable[[Session], None]) -> None:
+        """Do something with every session; one that does not read is ended, and costs no other."""
+        for session in list(self._sessions.values()):
+            try:
+                do(session)
+            except ExchangeError as error:
+                self._noted(error)
+                self._leave(session)
 
     async def _listen(self, session: Session, incoming: AsyncIterable[bytes]) -> None:
         """Take in what a peer says until the stream ends; nonsense ends it."""
@@ -426,7 +472,7 @@ class Network:
             async for raw in incoming:
                 session.received += len(raw)
                 await self._heard(session, unframed(raw))
-        except (SecurityError, ExchangeError) as error:
+        except DflmoeError as error:
             self._refused(error)
         finally:
             self._leave(session)
@@ -441,9 +487,11 @@ class Network:
                 head = self.replica.store.heads().get(frame.site)
                 if head is not None:
                     session.say(Announce(envelope=head.envelope))
-            case Want() if frame.payload not in session.giving:
+            case Want() if frame.payload not in session.giving and len(session.giving) < PIECES:
                 session.giving.add(frame.payload)
-                self._spawn(self._give(session, frame))
+                task = asyncio.create_task(self._give(session, frame))
+                session.tasks.add(task)
+                task.add_done_callback(session.tasks.discard)
             case Chunk():
                 await self._came(session, frame)
             case RosterFrame():
@@ -451,12 +499,18 @@ class Network:
 
     async def _compare(self, session: Session, summary: Summary) -> None:
         """Ask for what a peer has newer, and hand on the roster if it has another."""
-        heads = self.replica.store.heads()
-        for site, seq in summary.heads.items():
+        heads, guilty = self.replica.store.heads(), self.replica.store.convicted()
+        for site, (seq, mark) in summary.heads.items():
+            if site not in self.replica.roster.members:
+                continue
             session.told[site] = max(seq, session.told.get(site, -1))
+            if site == self.replica.name:
+                continue
             held = heads.get(site)
-            if site != self.replica.name and (held is None or held.seq < seq):
+            if held is None or held.seq < seq:
                 session.say(Ask(site=site))
+            elif held.seq == seq and site not in guilty and self._mark(held) != mark:
+                session.say(Ask(site=site))  # its site signed two of one number
         for site in self.replica.stale():
             session.say(Ask(site=site))
         if summary.roster != digest(self.replica.roster.bundle.signed()):
@@ -472,7 +526,7 @@ class Network:
     async def _learn(self, raw: bytes) -> None:
         try:
             new = await asyncio.to_thread(lambda: self.replica.learn(bundled(raw)))
-        except SecurityError as error:
+        except DflmoeError as error:
             logger.info("a roster was not taken: %s", error)
             return
         if new:
@@ -490,13 +544,15 @@ class Network:
             return
         if manifest is None:
             return
-        for key, pull in list(self._pulls.items()):
-            if pull.manifest.site == manifest.site and pull.manifest.seq < manifest.seq:
-                del self._pulls[key]  # the latest wins
-        pull = self._pulls.setdefault(manifest.payload, Pull(manifest, envelope))
-        if pull.at and self._loop.time() - pull.at < STALLED_S:
-            return
-        pull.at = self._loop.time()
+        site, moment = manifest.site, self._loop.time()
+        pull = self._pulls.get(site)
+        if pull is not None and pull.manifest == manifest:
+            live = self._sessions.get(pull.asked.peer) is pull.asked
+            if live and moment - pull.at < STALLED_S:
+                return
+        else:  # the latest wins
+            pull = self._pulls[site] = Pull(manifest, envelope, session)
+        pull.asked, pull.at = session, moment
         session.say(Want(payload=manifest.payload, blob=pull.blob.hex(), at=len(pull.came)))
 
     async def _give(self, session: Session, want: Want) -> None:
@@ -512,7 +568,9 @@ class Network:
 
     async def _pieces(self, session: Session, want: Want, held: Held) -> None:
         member = self.replica.roster.members.get(session.peer)
-        strangers = self.replica.relays or (member is not None and member.relay)
+        if member is None:  # it was removed a moment ago
+            return
+        strangers = self.replica.relays or member.relay
         payload = self.replica.fit_to_pass(held) if strangers else held.payload
         blob = digest(payload)
         at = want.at if want.blob == blob else 0
@@ -527,18 +585,15 @@ class Network:
                 return
 
     def _held(self, payload: str) -> Held | None:
-        for site in self.replica.store.heads():
-            held = self.replica.held(site)
-            if held is not None and held.manifest.payload == payload:
-                return held
-        return None
+        site = self.replica.holder_of(payload)
+        return self.replica.held(site) if site else None
 
     async def _came(self, session: Session, chunk: Chunk) -> None:
         """Put a piece of a payload where it belongs; the last is followed by all checks."""
-        pull = self._pulls.get(chunk.payload)
-        if pull is None:
+        pull = next((p for p in self._pulls.values() if p.manifest.payload == chunk.payload), None)
+        if pull is None or pull.asked is not session or not (chunk.piece or chunk.last):
             return
-        blob = bytes.fromhex(chunk.blob)
+        blob, site = bytes.fromhex(chunk.blob), pull.manifest.site
         if blob != pull.blob and chunk.at == 0:
             pull.blob, pull.came = blob, bytearray()
         if blob != pull.blob or chunk.at != len(pull.came):
@@ -546,16 +601,20 @@ class Network:
         pull.at = self._loop.time()
         pull.came += chunk.piece
         if len(pull.came) > pull.manifest.size + HEADER_LIMIT:
-            del self._pulls[chunk.payload]
+            del self._pulls[site]
             self._refused(HeadError(f"{session.peer} sends more of a head than its site announced"))
-            return
-        if not chunk.last:
-            return
-        del self._pulls[chunk.payload]
+            self._elsewhere(pull)
+        elif chunk.last:
+            del self._pulls[site]
+            await self._whole(session, pull)
+
+    async def _whole(self, session: Session, pull: Pull) -> None:
+        """Check a payload that has come to its end; if it fails, somebody else is asked."""
         try:
             taken = await asyncio.to_thread(self.replica.take, pull.envelope, bytes(pull.came))
         except DflmoeError as error:
             self._noted(error)
+            self._elsewhere(pull)
             return
         if taken:
             session.told[pull.manifest.site] = pull.manifest.seq
@@ -566,15 +625,16 @@ class Network:
 
     def _refused(self, error: DflmoeError) -> None:
         """Count and note something that was refused."""
-        self.replica.count(error)
+        with suppress(StoreError):
+            self.replica.count(error)
         self._noted(error)
 
     def _noted(self, error: DflmoeError) -> None:
         logger.info("refused: %s", error)
         with self._taken:
-            self._done.refused.append(str(error))
+            self._done.refused = [*self._done.refused, str(error)][-NOTED:]
             self._taken.notify_all()
 
 
-def _why(error: grpc.aio.AioRpcError | OSError) -> str:
+def _why(error: Exception) -> str:
     return error.details() or "" if isinstance(error, grpc.aio.AioRpcError) else str(error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dflmoe.core.algorithm import Algorithm, Outcome, run_round
 from dflmoe.core.site import Lent, SiteData, SiteState
-from dflmoe.errors import ExchangeError, FederationError
+from dflmoe.errors import ExchangeError, SecurityError
 from dflmoe.node.exchange import Exchange
 from dflmoe.node.replica import Replica
 from dflmoe.node.state import state_bytes, state_of
@@ -105,10 +105,10 @@ class Node:
             try:
                 self.replica.lend(lent, self._rows)
                 self.exchange.sync()
-            except (ExchangeError, FederationError) as error:
+            except (ExchangeError, SecurityError) as error:
                 logger.warning("nothing was exchanged: %s", error)
                 outages.append(str(error))
-            inbox.extend(self.replica.inbox())
+            inbox.extend(one for one in self.replica.inbox() if one.kind == lent.kind)
             return inbox
 
         rng = generator(self.seed, PURPOSE, self.site, state.round)

@@ -26,10 +26,11 @@ from dflmoe.errors import (
 from dflmoe.node.agreed import spec_of
 from dflmoe.node.home import Home
 from dflmoe.node.store import Store
-from dflmoe.security.admission import announced, received
+from dflmoe.security.admission import announced, in_force, received
 from dflmoe.security.roster import Bundle, Roster
 from dflmoe.types import SiteId
 from dflmoe.wire.envelope import HEAD, seal, unsealed
+from dflmoe.wire.frames import MARK
 from dflmoe.wire.manifest import Manifest, band, now
 from dflmoe.wire.payload import digest, encode
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
@@ -68,6 +69,7 @@ class Replica:
         self.home, self.store, self._clock = home, store, clock
         self._lock = threading.RLock()
         self._wrapped_for: dict[str, frozenset[SiteId]] = {}
+        self._spoilt: set[str] = set()
         self.name = home.site.name
         self.keys = home.keys
         roster = home.roster(clock())
@@ -135,6 +137,7 @@ class Replica:
             rows: Rows that it learnt from; told as a band.
 
         Raises:
+            ExpiredError: The roster lapsed.
             FederationError: The charter lets no head of so few rows be lent, the site no longer
                 belongs, or it is a relay.
             HeadError: The head does not fit the charter.
@@ -144,6 +147,7 @@ class Replica:
             What is said of it; what was said before if it is the same head of the same round.
         """
         charter, moment = self._roster.charter, self._clock()
+        in_force(self._roster, moment)
         if self.name not in self._roster.members:
             raise FederationError(f"{self.name} no longer belongs to {charter.name!r}")
         if self.relays:
@@ -191,15 +195,32 @@ class Replica:
         return [head.envelope for site, head in self.store.heads().items() if site in members]
 
     def held(self, site: SiteId) -> Held | None:
-        """Return the head that is held of a site, if there is one.
-
-        Raises:
-            StoreError: Its payload cannot be read.
-        """
+        """Return the head that is held of a site, if there is one that can be read."""
         head = self.store.heads().get(site)
-        if head is None:
+        payload = self._read(head.blob) if head else None
+        if head is None or payload is None:
             return None
-        return Held(_manifest(head.envelope), head.envelope, self.store.payload(head.blob))
+        return Held(_manifest(head.envelope), head.envelope, payload)
+
+    def mark(self, envelope: bytes) -> str:
+        """Return what tells a head from another of the same number, in a summary."""
+        return _manifest(envelope).payload[:MARK]
+
+    def holder_of(self, payload: str) -> SiteId | None:
+        """Return the site whose newest head has a payload of this digest."""
+        for site, head in self.store.heads().items():
+            if _manifest(head.envelope).payload == payload:
+                return site
+        return None
+
+    def _read(self, blob: str) -> bytes | None:
+        """Return what is stored; what cannot be read is counted, and asked for again."""
+        try:
+            return self.store.payload(blob)
+        except StoreError as error:
+            self.count(error)
+            self._spoilt.add(blob)
+            return None
 
     def wants(self, envelope: bytes) -> Manifest | None:
         """Return the manifest of an offered head whose payload should be fetched.
@@ -215,8 +236,7 @@ class Replica:
             try:
                 return self._news(envelope)
             except ReplayError:
-                manifest = _manifest(envelope)
-                return manifest if manifest.site in self.stale() else None
+                return self._needed_again(envelope)
             except EquivocationError as error:
                 manifest = _manifest(envelope)
                 first = self.store.heads()[manifest.site].envelope
@@ -269,6 +289,17 @@ class Replica:
         """
         return self._sites() == recipients(payload, "a payload")
 
+    def intact(self, payload: bytes, manifest: Manifest) -> bool:
+        """Return whether a wrapped payload is what its site announced, as far as can be seen here.
+
+        Raises:
+            EnvelopeError: It cannot be opened.
+        """
+        if self.relays:
+            return True
+        federation, key = self._roster.charter.federation, self.keys.wrapping
+        return digest(unwrapped(payload, federation, self.name, key, "it")) == manifest.payload
+
     def stale(self) -> list[SiteId]:
         """Return the sites whose heads a relay holds wrapped for other members than today's.
 
@@ -279,8 +310,9 @@ class Replica:
         heads = self.store.heads()
         for head in heads.values():
             if head.blob not in self._wrapped_for:
-                payload = self.store.payload(head.blob)
-                self._wrapped_for[head.blob] = recipients(payload, "a payload")
+                payload = self._read(head.blob)
+                readers = recipients(payload, "a payload") if payload else frozenset()
+                self._wrapped_for[head.blob] = readers
         return [s for s, head in heads.items() if self._wrapped_for[head.blob] != self._sites()]
 
     def _sites(self) -> frozenset[SiteId]:
@@ -297,11 +329,12 @@ class Replica:
                 continue
             if site in self.store.convicted():
                 continue
-            manifest = _manifest(head.envelope)
+            manifest, plain = _manifest(head.envelope), self._read(head.blob)
+            if plain is None:
+                continue
             try:
-                plain = self.store.payload(head.blob)
                 tensors = received(manifest, plain, spec_of(self._roster.charter, manifest))
-            except (StoreError, HeadError) as error:
+            except HeadError as error:
                 self.count(error)
                 continue
             found.append(Lent(site, manifest.round, manifest.kind, manifest.width, tensors))
@@ -309,9 +342,18 @@ class Replica:
 
     # --- what stands behind these ---
 
+    def _needed_again(self, envelope: bytes) -> Manifest | None:
+        """Return the manifest of a head that is held, and whose payload should come once more."""
+        manifest = _manifest(envelope)
+        held = self.store.heads().get(manifest.site)
+        if held is None or held.envelope != envelope or manifest.site == self.name:
+            return None
+        spoilt = held.blob in self._spoilt
+        return manifest if spoilt or manifest.site in self.stale() else None
+
     def _news(self, envelope: bytes) -> Manifest | None:
         newest = {site: _manifest(head.envelope) for site, head in self.store.heads().items()}
-        manifest = announced(envelope, self._roster, newest)
+        manifest = announced(envelope, self._roster, newest, self._clock())
         return None if manifest.site == self.name else manifest
 
     def _checked(self, manifest: Manifest, payload: bytes) -> bytes:

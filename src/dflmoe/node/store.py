@@ -21,6 +21,12 @@ from dflmoe.types import SiteId
 STORE, DATABASE, BLOBS = "store", "state.db", "blobs"
 """The folder in a site's home, and what is in it."""
 
+PROOFS = 2
+"""Heads of one number that are kept as evidence against a site."""
+
+REFUSALS, SENTENCE = 1000, 300
+"""Kinds of refusals that are remembered, and letters of each: what was refused may be long."""
+
 MIGRATIONS = (
     """
     CREATE TABLE head (
@@ -132,7 +138,7 @@ class Store:
         Raises:
             StoreError: The disk is full or cannot be written; what was there stays.
         """
-        blob = self._keep(payload)
+        blob, before = self._keep(payload), self.heads().get(site)
         with self._transaction():
             done = self._db.execute(
                 "INSERT INTO head VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET "
@@ -141,14 +147,16 @@ class Store:
                 "(excluded.envelope = head.envelope AND excluded.blob <> head.blob)",
                 (site, seq, envelope, blob, now.isoformat()),
             ).rowcount
+        self._forget(blob, *([before.blob] if before else []))
         return done > 0
 
     def keep_evidence(self, site: SiteId, seq: int, envelope: bytes, now: datetime) -> None:
         """Keep a head that proves that its site signed two of one number."""
         with self._transaction():
             self._db.execute(
-                "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?)",
-                (site, seq, envelope, now.isoformat()),
+                "INSERT OR IGNORE INTO evidence SELECT ?, ?, ?, ? WHERE "
+                "(SELECT count(*) FROM evidence WHERE site = ?) < ?",
+                (site, seq, envelope, now.isoformat(), site, PROOFS),
             )
 
     def convicted(self) -> frozenset[SiteId]:
@@ -204,12 +212,13 @@ class Store:
             StoreError: The disk is full or cannot be written; the round before stays.
         """
         blob = self._keep(state)
+        last = self._db.execute("SELECT blob FROM round ORDER BY number DESC LIMIT 1").fetchone()
         with self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?)",
                 (number, blob, summary.decode(), now.isoformat()),
             )
-        self._forget_states(number)
+        self._forget(*(last or ()))
 
     def state(self) -> bytes | None:
         """Return the state after the last round, if any was played.
@@ -232,7 +241,12 @@ class Store:
             self._db.execute(
                 "INSERT INTO refusal VALUES (?, ?, 1, ?) ON CONFLICT (reason, sentence) "
                 "DO UPDATE SET times = times + 1, last = excluded.last",
-                (reason, sentence, now.isoformat()),
+                (reason, sentence[:SENTENCE], now.isoformat()),
+            )
+            self._db.execute(
+                "DELETE FROM refusal WHERE rowid NOT IN "
+                "(SELECT rowid FROM refusal ORDER BY last DESC LIMIT ?)",
+                (REFUSALS,),
             )
 
     def refusals(self) -> list[Refusal]:
@@ -318,7 +332,9 @@ class Store:
 
     def _keep(self, payload: bytes) -> str:
         blob = hashlib.sha256(payload).hexdigest()
-        if not self._path(blob).exists():
+        try:
+            self.payload(blob)
+        except StoreError:
             replace_file(self._path(blob), payload)
         return blob
 
@@ -335,13 +351,11 @@ class Store:
             )
         }
 
-    def _forget_states(self, newest: int) -> None:
-        """Remove the files of states before the newest."""
+    def _forget(self, *blobs: str) -> None:
+        """Remove files that nothing names any more."""
         named = self._named()
-        rows = self._db.execute("SELECT blob FROM round WHERE number = ?", (newest - 1,))
-        for (blob,) in rows.fetchall():
-            if blob not in named:
-                self._path(blob).unlink(missing_ok=True)
+        for blob in set(blobs) - named:
+            self._path(blob).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove files that no row names: heads that newer ones replaced, and halves."""

@@ -7,9 +7,11 @@ header, and its numbers. Whether a head serves is decided later, by the site's o
 """
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from dflmoe.errors import (
     EquivocationError,
+    ExpiredError,
     FederationError,
     HeadError,
     ReplayError,
@@ -21,24 +23,33 @@ from dflmoe.wire.envelope import HEAD, opened
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import HeadSpec, decode
 
+AHEAD = timedelta(days=1)
+"""Numbers are moments: one further ahead than clocks differ would silence its site for ever."""
 
-def announced(raw: bytes, roster: Roster, newest: Mapping[SiteId, Manifest]) -> Manifest:
+
+def announced(
+    raw: bytes, roster: Roster, newest: Mapping[SiteId, Manifest], now: datetime
+) -> Manifest:
     """Return the manifest of a head whose payload may be fetched.
 
     Args:
         raw: The envelope, as received.
         roster: Who may lend, and by which rules.
         newest: The newest manifest that was accepted of each site.
+        now: The moment.
 
     Raises:
+        ExpiredError: The roster lapsed, so nobody lends or borrows any more.
         EnvelopeError: It is too large or malformed.
         UnknownKeyError: It is signed with a key of no member.
         SignatureError: It was changed, or signed by another site than it names.
         FederationError: It is for another federation or charter, or by a relay.
         ReplayError: It is not newer than what is held.
         EquivocationError: Its site signed two heads of one number.
-        HeadError: It announces more bytes, or other numbers, than the charter allows.
+        HeadError: It announces more bytes, or other numbers, than the charter allows, or has a
+            number of the future.
     """
+    in_force(roster, now)
     claimed = "a head"
     found = opened(raw, HEAD, roster.keys, claimed)
     manifest = Manifest.read(found.payload, f"the manifest of {claimed}")
@@ -61,6 +72,8 @@ def announced(raw: bytes, roster: Roster, newest: Mapping[SiteId, Manifest]) -> 
         )
     if held is not None and manifest.seq <= held.seq:
         raise ReplayError(f"the head of {site} has number {manifest.seq}; {held.seq} is held")
+    if manifest.seq > (now + AHEAD).timestamp() * 1e6:
+        raise HeadError(f"the head of {site} has a number of the future; compare both clocks")
     if manifest.size > charter.max_head_bytes:
         raise HeadError(
             f"{site} announces {manifest.size} bytes; the charter allows {charter.max_head_bytes}"
@@ -68,6 +81,19 @@ def announced(raw: bytes, roster: Roster, newest: Mapping[SiteId, Manifest]) -> 
     if manifest.dtype != charter.dtype:
         raise HeadError(f"{site} announces {manifest.dtype}; the charter says {charter.dtype}")
     return manifest
+
+
+def in_force(roster: Roster, now: datetime) -> None:
+    """Check that a roster is valid, or in its days of grace.
+
+    Raises:
+        ExpiredError: It lapsed.
+    """
+    if roster.standing(now) == "lapsed":
+        raise ExpiredError(
+            f"the roster was valid until {roster.expires:%Y-%m-%d}, and its days of grace are "
+            f"over; ask the approvers to renew it with: dflmoe federation renew"
+        )
 
 
 def received(manifest: Manifest, payload: bytes, spec: HeadSpec) -> Params:

@@ -38,6 +38,8 @@ class Charter(Document):
         body_seed: Seed that a common body grows from.
         public_body: SHA-256 of the public weights that bodies begin with.
         anchors: SHA-256 of the public rows that all sites hold.
+        inner_folds: Folds that every site judges its own decisions on; where every fit is lent,
+            one for each fold and one of all rows.
         min_rows: Rows below which a site lends nothing.
         max_head_bytes: Larger payloads are refused unread.
         max_norm: Largest norm of a tensor.
@@ -59,6 +61,7 @@ class Charter(Document):
     body_seed: Count = 0
     public_body: Digest | None = None
     anchors: Digest | None = None
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 5
     min_rows: Annotated[int, Field(ge=10)] = 20
     max_head_bytes: Annotated[int, Field(ge=1024, le=64 * 1024**2)] = 8 * 1024**2
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3

@@ -7,7 +7,9 @@ inviter's key, which two people compare by phone.
 from datetime import datetime, timedelta
 from typing import Literal
 
-from dflmoe.errors import ExpiredError, FederationError
+from pydantic import AwareDatetime, ValidationError
+
+from dflmoe.errors import EnvelopeError, ExpiredError, FederationError
 from dflmoe.security.charter import Charter
 from dflmoe.security.keys import PublicKey, SiteKeys, key_of, key_text
 from dflmoe.types import SiteId
@@ -36,7 +38,7 @@ class Invitation(Document):
     key: PublicKey
     root: Digest | None
     site: SiteName
-    expires: datetime
+    expires: AwareDatetime
 
 
 def invite(
@@ -48,15 +50,24 @@ def invite(
     site: SiteId,
     now: datetime,
 ) -> bytes:
-    """Return a signed invitation."""
-    document = Invitation(
-        charter=charter,
-        inviter=inviter,
-        key=key_text(keys.public),
-        root=root,
-        site=site,
-        expires=now + timedelta(days=INVITATION_DAYS),
-    )
+    """Return a signed invitation.
+
+    Raises:
+        EnvelopeError: No site can have the name.
+    """
+    try:
+        document = Invitation(
+            charter=charter,
+            inviter=inviter,
+            key=key_text(keys.public),
+            root=root,
+            site=site,
+            expires=now + timedelta(days=INVITATION_DAYS),
+        )
+    except ValidationError as error:
+        raise EnvelopeError(
+            f"{site!r} is no name of a site: small letters, digits and hyphens"
+        ) from error
     return seal(document.signed(), INVITATION, keys.signing)
 
 

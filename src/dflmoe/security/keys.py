@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -90,6 +91,53 @@ def same_fingerprint(key: Key, told: str) -> bool:
     return told.upper().replace(" ", "").replace("-", "") == fingerprint(key).replace("-", "")
 
 
+def subject_of(site: SiteId, key: ec.EllipticCurvePublicKey) -> x509.Name:
+    """Return the subject of a site's certificate: its name, and the SHA-256 of its key.
+
+    TLS finds a pinned certificate by its subject, so no two may have the same.
+    """
+    spki = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, site),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, hashlib.sha256(spki).hexdigest()),
+        ]
+    )
+
+
+def pinned(pem: str, site: SiteId) -> x509.Certificate:
+    """Return a certificate that a site may be known by: one as ``new_keys`` makes them.
+
+    Raises:
+        ValueError: It is malformed, of another kind, bears another name, or more stands in the
+            text than one certificate.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(pem.encode())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        limits = found.extensions.get_extension_for_class(x509.BasicConstraints).value
+        found.verify_directly_issued_by(found)
+    except (
+        TypeError,
+        InvalidSignature,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        raise ValueError(f"malformed: {error!r}") from error
+    key = found.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("not of a P-256 key")  # noqa: TRY004 - what was read, not what was passed
+    if found.public_bytes(serialization.Encoding.PEM).decode("ascii") != pem:
+        raise ValueError("not one certificate and nothing else")
+    bears = names == x509.SubjectAlternativeName([x509.DNSName(site)])
+    if limits.ca or not bears or found.subject != subject_of(site, key):
+        raise ValueError("it bears another name")
+    return found
+
+
 def new_keys(site: SiteId, now: datetime, old: SiteKeys | None = None) -> SiteKeys:
     """Return new keys for a site.
 
@@ -99,7 +147,7 @@ def new_keys(site: SiteId, now: datetime, old: SiteKeys | None = None) -> SiteKe
         old: Keys of which only those of connections are renewed; all are drawn if not given.
     """
     tls = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)])
+    name = subject_of(site, tls.public_key())
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     certificate = (
         x509.CertificateBuilder()

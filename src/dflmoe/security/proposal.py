@@ -20,7 +20,6 @@ from tuf.api.metadata import (
     TargetFile,
     Targets,
 )
-from tuf.api.serialization.json import JSONSerializer
 
 from dflmoe.errors import EnvelopeError, FederationError, RosterError, UnknownKeyError
 from dflmoe.security.card import Card, Request
@@ -36,22 +35,20 @@ from dflmoe.security.roster import (
     Bundle,
     Member,
     Roster,
+    agreed,
     card_of,
     delegated,
     path_of,
     root_of,
     signed_by,
     targets_of,
+    text_of,
 )
 from dflmoe.types import SiteId
 
 ROSTER_DAYS = 180
 OVERLAP_DAYS = 30
 """How long the old key of a site still counts after a new one was approved."""
-
-
-def _text(metadata: Metadata[Root] | Metadata[Targets]) -> str:
-    return metadata.to_bytes(JSONSerializer(compact=True)).decode()
 
 
 def _file(path: str, text: str) -> dict[str, TargetFile]:
@@ -74,7 +71,7 @@ def request(
     own = Metadata(Targets(version, None, ends, _file(path_of(card.site), text)))
     for key in (keys.signing, *([old] if old else [])):
         own.sign(CryptoSigner(key), append=True)
-    return Request(key=key_text(keys.public), card=text, signed_card=_text(own))
+    return Request(key=key_text(keys.public), card=text, signed_card=text_of(own))
 
 
 def possessed(asked: Request) -> Card:
@@ -106,8 +103,8 @@ def founded(charter: Charter, founder: Request, second: Request, now: datetime) 
     nobody = Delegations(keys={}, roles={})
     targets = Targets(1, None, _until(now), _file(CHARTER, text), nobody, {UNDER: 1})
     empty = Bundle(
-        roots=(_text(Metadata(_root(1, keys, now))),),
-        targets=_text(Metadata(targets)),
+        roots=(text_of(Metadata(_root(1, keys, now))),),
+        targets=text_of(Metadata(targets)),
         charter=text,
         cards={},
         signed_cards={},
@@ -115,11 +112,6 @@ def founded(charter: Charter, founder: Request, second: Request, now: datetime) 
     for one in (founder, second):
         empty = _placed(empty, one)
     return empty
-
-
-def agreed(approvers: int) -> int:
-    """Return how many approvers must agree: a majority, and at least two."""
-    return max(FEWEST_APPROVERS, approvers // 2 + 1)
 
 
 def _until(now: datetime) -> datetime:
@@ -147,7 +139,7 @@ def _delegated(bundle: Bundle, role: DelegatedRole, key: Key) -> Bundle:
     metadata = targets_of(bundle.targets)
     keys, roles = delegated(metadata.signed)
     metadata.signed.delegations = Delegations({**keys, key.keyid: key}, {**roles, role.name: role})
-    return bundle.model_copy(update={"targets": _text(metadata)})
+    return bundle.model_copy(update={"targets": text_of(metadata)})
 
 
 def _with_card(bundle: Bundle, site: SiteId, asked: Request) -> Bundle:
@@ -166,7 +158,7 @@ def _next(roster: Roster, now: datetime) -> Bundle:
     metadata.signed.version += 1
     metadata.signed.expires = _until(now)
     metadata.signatures.clear()
-    return roster.bundle.model_copy(update={"targets": _text(metadata)})
+    return roster.bundle.model_copy(update={"targets": text_of(metadata)})
 
 
 def with_site(
@@ -242,7 +234,7 @@ def without_site(roster: Roster, site: SiteId, now: datetime) -> Bundle:
         {name: role for name, role in roles.items() if name != site},
     )
     left = {
-        "targets": _text(metadata),
+        "targets": text_of(metadata),
         "cards": {s: text for s, text in bundle.cards.items() if s != site},
         "signed_cards": {s: text for s, text in bundle.signed_cards.items() if s != site},
     }
@@ -268,11 +260,11 @@ def _approved_by(
             f"{len(keys)} approver would be left, and {FEWEST_APPROVERS} must agree; "
             f"let another site approve first"
         )
-    root = _text(Metadata(_root(last.version + 1, keys, now)))
+    root = text_of(Metadata(_root(last.version + 1, keys, now)))
     targets = targets_of(bundle.targets)
     targets.signed.unrecognized_fields[UNDER] = last.version + 1
     return bundle.model_copy(
-        update={"roots": (*roster.bundle.roots, root), "targets": _text(targets)}
+        update={"roots": (*roster.bundle.roots, root), "targets": text_of(targets)}
     )
 
 
@@ -283,7 +275,7 @@ def signed(bundle: Bundle, key: Ed25519PrivateKey) -> Bundle:
     root.sign(signer, append=True)
     targets.sign(signer, append=True)
     return bundle.model_copy(
-        update={"roots": (*bundle.roots[:-1], _text(root)), "targets": _text(targets)}
+        update={"roots": (*bundle.roots[:-1], text_of(root)), "targets": text_of(targets)}
     )
 
 

@@ -17,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Literal
 
-from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Metadata, Root, TargetFile, Targets
+from tuf.api.serialization.json import JSONSerializer
 
 from dflmoe.errors import (
     EnvelopeError,
@@ -33,7 +34,7 @@ from dflmoe.errors import (
 )
 from dflmoe.security.card import Card
 from dflmoe.security.charter import Charter
-from dflmoe.security.keys import fingerprint
+from dflmoe.security.keys import fingerprint, key_of, key_text, pinned
 from dflmoe.types import SiteId
 from dflmoe.wire.manifest import Document, SiteName
 
@@ -49,6 +50,9 @@ ROLE, RELAY, RETIRES = "role", "relay", "retires"
 
 UNDER = "root"
 """What they add to the targets: the version of the root that they decide under."""
+
+MALFORMED = (RepositoryError, EnvelopeError, ValueError, KeyError, TypeError, AttributeError)
+"""What documents of another form may lead to, whoever signed them."""
 
 Standing = Literal["valid", "grace", "lapsed"]
 Text = Annotated[str, Field(max_length=ROSTER_BYTES)]
@@ -86,22 +90,46 @@ def bundled(raw: bytes) -> Bundle:
 
 
 def root_of(text: str) -> Metadata[Root]:
-    """Return a root of a bundle."""
-    return Metadata[Root].from_bytes(text.encode())
+    """Return a root of a bundle.
+
+    Raises:
+        RosterError: It is none.
+    """
+    try:
+        return Metadata[Root].from_bytes(text.encode())
+    except RepositoryError as error:
+        raise RosterError(f"a root of the roster cannot be read: {error}") from error
 
 
 def targets_of(text: str) -> Metadata[Targets]:
-    """Return who belongs, or a signed card."""
-    return Metadata[Targets].from_bytes(text.encode())
+    """Return who belongs, or a signed card.
+
+    Raises:
+        RosterError: It is neither.
+    """
+    try:
+        return Metadata[Targets].from_bytes(text.encode())
+    except RepositoryError as error:
+        raise RosterError(f"a part of the roster cannot be read: {error}") from error
+
+
+def text_of(metadata: Metadata[Root] | Metadata[Targets]) -> str:
+    """Return signed metadata as a bundle holds it."""
+    return metadata.to_bytes(JSONSerializer(compact=True)).decode()
 
 
 def trust_of(bundle: Bundle) -> str:
     """Return the SHA-256 of the first root as it is signed; a newcomer's invitation names it.
 
     Raises:
-        RepositoryError: It is no root.
+        RosterError: It is no root.
     """
     return hashlib.sha256(root_of(bundle.roots[0]).signed_bytes).hexdigest()
+
+
+def agreed(approvers: int) -> int:
+    """Return how many approvers must agree: a majority, and at least two."""
+    return max(FEWEST_APPROVERS, approvers // 2 + 1)
 
 
 def path_of(site: SiteId) -> str:
@@ -188,14 +216,13 @@ def checked(bundle: Bundle, trust: str, *, held: Roster | None = None, now: date
         ExpiredError: It has expired, and says something new.
         RosterError: It contradicts itself or what is held, or too few approvers signed it.
     """
+    if trust_of(bundle) != trust:
+        raise FederationError(
+            "the roster begins with another root than the one that was trusted; "
+            "it is of another federation, or forged"
+        )
+    bundle = _canonical(bundle, held.bundle if held else None)
     try:
-        if trust_of(bundle) != trust:
-            raise FederationError(
-                "the roster begins with another root than the one that was trusted; "
-                "it is of another federation, or forged"
-            )
-        if held is not None:
-            bundle = _newest_cards(bundle, held.bundle)
         _approved(bundle)
     except RepositoryError as error:
         raise RosterError(f"the roster does not hold together: {error}") from error
@@ -222,7 +249,14 @@ def proposed(bundle: Bundle, now: datetime) -> Roster:
         _hashed(targets.targets, CHARTER, bundle.charter)
         charter = Charter.read(bundle.charter.encode(), "the charter")
         members = _members(bundle, root, targets, charter, now)
-    except (RepositoryError, EnvelopeError, ValueError, KeyError) as error:
+    except (
+        RepositoryError,
+        EnvelopeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise RosterError(f"the roster does not hold together: {error}") from error
     return Roster(
         bundle,
@@ -263,11 +297,37 @@ def _approved(bundle: Bundle) -> None:
         judge.verify_delegate(Root.type, one.signed_bytes, one.signatures)
         if judge.version != number:
             raise RosterError(f"root {number} of the roster has version {judge.version}")
-        fewest = min(judge.roles[role].threshold for role in (Root.type, Targets.type))
-        if fewest < FEWEST_APPROVERS:
-            raise RosterError("the roster lets a single key decide who belongs")
     targets = targets_of(bundle.targets)
     judge.verify_delegate(Targets.type, targets.signed_bytes, targets.signatures)
+
+
+def _deciding(root: Root) -> frozenset[str]:
+    """Return the keys of the approvers: the same for all roles, each its own, a majority to agree.
+
+    Raises:
+        RosterError: The root is otherwise.
+    """
+    ids = frozenset(root.keys)
+    for role in root.roles.values():
+        if frozenset(role.keyids) != ids or len(role.keyids) != len(ids):
+            raise RosterError("the roster lets different keys decide in different matters")
+        if len(ids) < FEWEST_APPROVERS or role.threshold != agreed(len(ids)):
+            raise RosterError(
+                f"the roster lets {role.threshold} of {len(ids)} keys decide who belongs"
+            )
+    _genuine(root.keys)
+    return ids
+
+
+def _genuine(keys: Mapping[str, Key]) -> None:
+    """Check that keys are Ed25519, and each has its own name and no other."""
+    for keyid, key in keys.items():
+        try:
+            own = key_of(key_text(key)).keyid
+        except (ValueError, KeyError, TypeError) as error:
+            raise RosterError(f"key {keyid[:12]} of the roster is no Ed25519 key") from error
+        if keyid != own or key.keyid != own or key.scheme != "ed25519":
+            raise RosterError(f"key {keyid[:12]} of the roster has another name than its own")
 
 
 def delegated(targets: Targets) -> tuple[Mapping[str, Key], Mapping[SiteId, DelegatedRole]]:
@@ -298,26 +358,37 @@ def _members(
 ) -> dict[SiteId, Member]:
     """Return every site; its keys are the approvers' word, its card its own."""
     keys_there, roles = delegated(targets)
-    approvers = set(root.roles[Targets.type].keyids)
+    _genuine(keys_there)
+    approvers = _deciding(root)
     members = {}
     for site, role in sorted(roles.items()):
         if site not in bundle.cards or site not in bundle.signed_cards:
             raise RosterError(f"the roster has no card of {site}")
         keys = {k: keys_there[k] for k in role.keyids if now <= _retires(role, k)}
         own = targets_of(bundle.signed_cards[site])
-        if not signed_by(own, keys.values()):
+        if not signed_by(own, [keys_there[k] for k in _lasting(role)]):
             raise RosterError(f"the card of {site} is not signed with its key")
         card = card_of(site, own.signed, bundle.cards[site])
         if card.federation != charter.federation:
             raise RosterError(f"the card of {site} is for another federation")
         relay = role.unrecognized_fields.get(ROLE) == RELAY
-        members[site] = Member(site, keys, card, relay, bool(approvers & set(keys)))
+        deciding = approvers & set(keys)
+        if len(deciding) > 1 or (relay and deciding):
+            raise RosterError(f"{site} would decide with {len(deciding)} keys")
+        members[site] = Member(site, keys, card, relay, bool(deciding))
     if not set(bundle.cards) == set(bundle.signed_cards) == set(members):
         raise RosterError("the roster has cards of sites that do not belong")
     signing = [k for member in members.values() for k in member.keys]
     if len(signing) != len(set(signing)):
         raise RosterError("two sites of the roster have one key")
+    if not approvers <= set(signing):
+        raise RosterError("the roster lets keys decide that are of no member")
     return members
+
+
+def _lasting(role: DelegatedRole) -> list[str]:
+    """Return the keys of a site that are not on their way out: they sign its cards."""
+    return [k for k in role.keyids if k not in role.unrecognized_fields.get(RETIRES, {})]
 
 
 def _retires(role: DelegatedRole, keyid: str) -> datetime:
@@ -338,33 +409,69 @@ def card_of(site: SiteId, own: Targets, text: str) -> Card:
     card = Card.read(text.encode(), f"the card of {site}")
     if card.site != site:
         raise RosterError(f"the card of {site} is of {card.site}")
-    for pem in card.certificates:
-        try:
-            names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(
-                x509.SubjectAlternativeName
-            )
-        except (ValueError, x509.ExtensionNotFound) as error:
-            raise RosterError(f"a certificate on the card of {site} is malformed") from error
-        if names.value.get_values_for_type(x509.DNSName) != [site]:
-            raise RosterError(f"a certificate on the card of {site} bears another name")
+    try:
+        for pem in card.certificates:
+            pinned(pem, site)
+        public = X25519PublicKey.from_public_bytes(bytes.fromhex(card.wrapping))
+        X25519PrivateKey.generate().exchange(public)  # a key of low order keeps no secret
+    except ValueError as error:
+        raise RosterError(f"a key or certificate on the card of {site}: {error}") from error
     return card
 
 
-def _newest_cards(bundle: Bundle, held: Bundle) -> Bundle:
-    """Return a bundle with the newer of two cards of each site that it has."""
-    older = [
-        site
-        for site, text in held.signed_cards.items()
-        if site in bundle.cards
-        and site in bundle.signed_cards
-        and targets_of(text).signed.version > targets_of(bundle.signed_cards[site]).signed.version
-    ]
-    return bundle.model_copy(
+def _canonical(bundle: Bundle, held: Bundle | None) -> Bundle:
+    """Return a bundle with the newest card of each site, spelt in the one way that we spell it.
+
+    Of what is held already the held spelling stays, and only signatures that count are kept, so
+    that whoever hands a roster on can neither blow it up nor let two peers swap it for ever.
+    """
+    before = held or bundle.model_copy(update={"roots": (), "signed_cards": {}, "cards": {}})
+    roots, judge = [], root_of(bundle.roots[0]).signed
+    known = {root_of(text).signed_bytes: text for text in before.roots}
+    for text in bundle.roots:
+        one = root_of(text)
+        counted = {*judge.keys, *one.signed.keys}
+        roots.append(known.get(one.signed_bytes) or _trimmed(one, counted))
+        judge = one.signed
+    targets = targets_of(bundle.targets)
+    same = held is not None and targets_of(held.targets).signed_bytes == targets.signed_bytes
+    _, roles = delegated(targets.signed)
+    keys, _ = delegated(targets.signed)
+    cards, signed_cards = {}, {}
+    for site, text in bundle.signed_cards.items():
+        role = roles.get(site)
+        lasting = _lasting(role) if role else []
+        choices = [(text, bundle.cards.get(site, ""))]
+        if site in before.signed_cards and held is not None:
+            own = targets_of(before.signed_cards[site])
+            if signed_by(own, [keys[k] for k in lasting if k in keys]):
+                choices.append((before.signed_cards[site], before.cards[site]))
+        newest, cards[site] = max(choices, key=_card_order)
+        signed_cards[site] = _trimmed(targets_of(newest), set(role.keyids if role else ()))
+    found = bundle.model_copy(
         update={
-            "cards": {**bundle.cards, **{s: held.cards[s] for s in older}},
-            "signed_cards": {**bundle.signed_cards, **{s: held.signed_cards[s] for s in older}},
+            "roots": tuple(roots),
+            "targets": held.targets if same and held else _trimmed(targets, {*judge.keys}),
+            "cards": {**bundle.cards, **cards},
+            "signed_cards": signed_cards,
         }
     )
+    if len(found.signed()) > ROSTER_BYTES:
+        raise RosterError(f"the roster would have more than {ROSTER_BYTES} bytes")
+    return found
+
+
+def _card_order(choice: tuple[str, str]) -> tuple[int, str]:
+    """Return what decides between two cards of a site: the version, then the digest."""
+    own = targets_of(choice[0])
+    return own.signed.version, hashlib.sha256(own.signed_bytes).hexdigest()
+
+
+def _trimmed(metadata: Metadata[Root] | Metadata[Targets], keyids: set[str]) -> str:
+    """Return metadata as text, with signatures of some keys only."""
+    for keyid in set(metadata.signatures) - keyids:
+        del metadata.signatures[keyid]
+    return text_of(metadata)
 
 
 def changes(before: Roster | None, after: Roster) -> list[str]:
@@ -378,6 +485,8 @@ def changes(before: Roster | None, after: Roster) -> list[str]:
         if site not in old:
             vote = ", and approves" if member.approver else ""
             said.append(f"{site} belongs as a {what}{vote}; fingerprint {prints}.")
+        elif member.relay != old[site].relay:
+            said.append(f"{site} becomes a {what}.")
         elif set(member.keys) != set(old[site].keys):
             said.append(f"{site} has other keys; fingerprints {prints}.")
         elif member.approver != old[site].approver:

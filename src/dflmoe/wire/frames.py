@@ -16,14 +16,19 @@ CHUNK_BYTES = 256 * 1024
 FRAME_BYTES = 5 * 1024**2
 """Larger frames are refused unread; a roster is the largest."""
 
-DIGEST, OFFSET = 32, 8
+DIGEST, OFFSET, MARK = 32, 8, 16
+
+Mark = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Summary(Document):
-    """What the sender holds: the number of each site's newest head, the digest of its roster."""
+    """What the sender holds: each site's newest head, by number and mark, and its roster.
+
+    A mark is the beginning of the payload's digest: two heads of one number differ by it.
+    """
 
     roster: Digest
-    heads: dict[SiteName, Count]
+    heads: dict[SiteName, tuple[Count, Mark]]
 
 
 class Ask(Document):

@@ -6,7 +6,7 @@ It names sites, numbers and hashes only: how many rows a site has is told as a b
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from dflmoe.core.site import LentKind
 from dflmoe.errors import EnvelopeError
@@ -107,5 +107,5 @@ class Manifest(Document):
     parent: Digest | None = None
     privacy: Spent | None = None
     audit: Digest | None = None
-    created: datetime
+    created: AwareDatetime
     software: Annotated[str, Field(max_length=40)]

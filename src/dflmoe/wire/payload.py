@@ -132,9 +132,16 @@ def header(payload: bytes, sender: str) -> dict[str, Described]:
         said = json.loads(
             payload[LENGTH_BYTES : LENGTH_BYTES + length], object_pairs_hook=_each_once
         )
-        return {n: Described(str(t["dtype"]), tuple(map(int, t["shape"]))) for n, t in said.items()}
+        return {n: Described(str(t["dtype"]), _shape(t["shape"])) for n, t in said.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise HeadError(f"the head of {sender} is no safetensors file: {error!r}") from error
+
+
+def _shape(said: list[object]) -> tuple[int, ...]:
+    shape = tuple(n for n in said if type(n) is int and n >= 0)
+    if len(shape) < len(said):
+        raise ValueError("an axis has no whole length")
+    return shape
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
