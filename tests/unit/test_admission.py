@@ -1,5 +1,7 @@
 """A head is used once everything that can be checked was, cheapest first."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 from tests.security import NOW, agreed_by, asks, card_of, keys_of, manifest, roster_of
@@ -7,6 +9,7 @@ from tests.security import NOW, agreed_by, asks, card_of, keys_of, manifest, ros
 from dflmoe.errors import (
     EnvelopeError,
     EquivocationError,
+    ExpiredError,
     FederationError,
     HeadError,
     ReplayError,
@@ -16,8 +19,8 @@ from dflmoe.errors import (
 )
 from dflmoe.security.admission import announced, received
 from dflmoe.security.keys import new_keys
-from dflmoe.security.proposal import request, with_key, with_site, without_site
-from dflmoe.security.roster import Roster, checked, trust_of
+from dflmoe.security.proposal import ROSTER_DAYS, request, with_key, with_site, without_site
+from dflmoe.security.roster import GRACE_DAYS, Roster, checked, trust_of
 from dflmoe.wire.envelope import HEAD, REQUEST, seal
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.parcel import MAGIC, packed, unpacked
@@ -77,6 +80,14 @@ def test_the_first_failure_names_itself(
 def test_what_is_held_already_is_no_equivocation() -> None:
     with pytest.raises(ReplayError):
         announced(sent(manifest()), ROSTER, {"ann": manifest()}, NOW)
+
+
+def test_nothing_is_announced_once_the_roster_has_lapsed() -> None:
+    late = NOW + timedelta(days=ROSTER_DAYS + GRACE_DAYS + 1)
+    with pytest.raises(ExpiredError, match="federation renew"):
+        announced(sent(manifest()), ROSTER, {}, late)
+    grace = NOW + timedelta(days=ROSTER_DAYS + 1)
+    assert announced(sent(manifest()), ROSTER, {}, grace).site == "ann"
 
 
 def test_a_relay_lends_nothing() -> None:

@@ -33,6 +33,11 @@ def test_an_invitation_is_for_one_site_and_one_month() -> None:
         invited(RAW, site="cleo", now=NOW + timedelta(days=INVITATION_DAYS, seconds=1))
 
 
+def test_nobody_is_invited_by_a_name_that_no_site_can_have() -> None:
+    with pytest.raises(EnvelopeError, match="no name of a site"):
+        invite(CHARTER, inviter="ann", keys=keys_of("ann"), root=ROOT, site="Oslo Uni", now=NOW)
+
+
 def test_an_invitation_that_was_changed_is_refused() -> None:
     said = json.loads(unsealed(RAW, INVITATION, "it").payload)
     changed = seal(

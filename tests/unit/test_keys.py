@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from tests.security import NOW, keys_of
 
 from dflmoe.errors import KeyFileError
@@ -16,6 +17,7 @@ from dflmoe.security.keys import (
     key_text,
     load_keys,
     new_keys,
+    pinned,
     same_fingerprint,
     save_keys,
 )
@@ -124,3 +126,48 @@ def test_a_fingerprint_is_told_by_phone_in_any_spelling() -> None:
 def test_a_public_key_is_spelt_and_read() -> None:
     key = keys_of("ann").public
     assert key_of(key_text(key)) == key
+
+
+def made(key: ed25519.Ed25519PrivateKey | None, *, named: bool = True) -> str:
+    """Return a self-signed certificate of ann, of another key or without a name."""
+    signer = key or keys_of("ann").tls
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "ann")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(signer.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    )
+    if named:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("ann")]), critical=False
+        )
+    done = builder.sign(signer, None if key else hashes.SHA256())
+    return done.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(
+    ("pem", "sentence"),
+    [
+        pytest.param(made(ed25519.Ed25519PrivateKey.generate()), "P-256", id="another kind of key"),
+        pytest.param(made(None, named=False), "malformed", id="no name"),
+        pytest.param(made(None), "another name", id="a subject that another could have"),
+        pytest.param(keys_of("bob").pem, "another name", id="another's"),
+        pytest.param(keys_of("ann").pem * 2, "nothing else", id="two"),
+        pytest.param("", "Unable to load", id="none"),
+    ],
+)
+def test_a_certificate_of_another_form_is_not_pinned(pem: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        pinned(pem, "ann")
+
+
+def test_no_two_certificates_of_a_site_have_one_subject() -> None:
+    old = keys_of("ann")
+    renewed = new_keys("ann", NOW, old)
+    assert renewed.certificate.subject != old.certificate.subject
+    assert pinned(renewed.pem, "ann") == renewed.certificate

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
@@ -317,6 +318,11 @@ def no_delegations(signed_part: dict[str, object]) -> None:
 
 
 B = THREE.bundle
+PATH = "sites/ann.json"
+
+
+def without(named: dict[str, str], site: str) -> dict[str, str]:
+    return {name: text for name, text in named.items() if name != site}
 
 
 @pytest.mark.parametrize(
@@ -331,6 +337,15 @@ B = THREE.bundle
         pytest.param(B.model_copy(update={"targets": edited(no_charter)}), id="no charter"),
         pytest.param(B.model_copy(update={"targets": edited(no_delegations)}), id="nobody"),
         pytest.param(B.model_copy(update={"cards": {}}), id="no cards"),
+        pytest.param(
+            B.model_copy(
+                update={
+                    "cards": without(B.cards, "ann"),
+                    "signed_cards": without(B.signed_cards, "ann"),
+                }
+            ),
+            id="a card missing",
+        ),
         pytest.param(
             B.model_copy(update={"cards": {**B.cards, "ann": B.cards["bob"]}}), id="cards swapped"
         ),
@@ -383,6 +398,16 @@ def hidden_approver(root: dict[str, Any]) -> None:
         role["keyids"].append(mallory.keyid)
 
 
+def key_of_another_kind(root: dict[str, Any]) -> None:
+    pem = (
+        keys_of("ann")
+        .tls.public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    key = {"keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": {"public": pem.decode()}}
+    root["keys"][keys_of("ann").public.keyid] = key
+
+
 def others_decide_on_targets(root: dict[str, Any]) -> None:
     root["roles"]["targets"]["keyids"].reverse()
     root["roles"]["targets"]["keyids"].pop()
@@ -394,6 +419,7 @@ def others_decide_on_targets(root: dict[str, Any]) -> None:
         pytest.param(one_decides, "1 of 2 keys", id="one decides"),
         pytest.param(one_key_with_two_names, "another name", id="one key with two names"),
         pytest.param(hidden_approver, "of no member", id="an approver that is no member"),
+        pytest.param(key_of_another_kind, "no Ed25519 key", id="a key of another kind"),
         pytest.param(others_decide_on_targets, "different matters", id="not all roles alike"),
     ],
 )
@@ -431,6 +457,25 @@ def test_what_a_bundle_is_padded_with_is_not_stored() -> None:
     padded = agreed_by(padded, "mallory")
     assert len(taken(padded).bundle.signed()) <= len(taken(newer).bundle.signed())
     assert taken(padded).bundle == taken(newer).bundle
+
+
+def test_a_card_that_would_fill_the_roster_is_refused() -> None:
+    text = card_of("ann").signed() + b" " * ROSTER_BYTES
+    own = Metadata(
+        Targets(2, expires=NOW, targets={PATH: TargetFile.from_data(PATH, text, ["sha256"])})
+    )
+    own.sign(CryptoSigner(keys_of("ann").signing))
+    padded = {
+        "cards": {**B.cards, "ann": text.decode()},
+        "signed_cards": {**B.signed_cards, "ann": own.to_bytes().decode()},
+    }
+    with pytest.raises(RosterError, match="more than"):
+        taken(B.model_copy(update=padded))
+
+
+def test_a_relay_does_not_decide_whatever_a_proposal_says() -> None:
+    with pytest.raises(RosterError, match="would decide"):
+        proposed(with_site(THREE, asks("relay"), NOW, approver=True, relay=True), NOW)
 
 
 def test_two_cards_of_one_version_end_in_one_everywhere() -> None:
@@ -491,9 +536,8 @@ def test_a_card_that_its_site_did_not_sign_is_refused() -> None:
 
 def test_a_site_cannot_speak_for_another_on_its_own_card() -> None:
     text = card_of("bob").signed()
-    path = "sites/ann.json"
     own = Metadata(
-        Targets(2, expires=NOW, targets={path: TargetFile.from_data(path, text, ["sha256"])})
+        Targets(2, expires=NOW, targets={PATH: TargetFile.from_data(PATH, text, ["sha256"])})
     )
     own.sign(CryptoSigner(keys_of("ann").signing))
     forged = {
@@ -517,6 +561,10 @@ def test_a_proposal_is_told_in_sentences_before_anybody_signs_it() -> None:
     assert any("relay belongs as a relay;" in one for one in changes(THREE, relay))
     other, _ = rotated("cleo")
     assert any("cleo has other keys" in one for one in changes(THREE, other))
+    passing = replace(THREE.members["cleo"], relay=True)
+    moved = replace(THREE, members={**THREE.members, "cleo": passing})
+    assert "cleo becomes a relay." in changes(THREE, moved)
+    assert "cleo becomes a site." in changes(moved, THREE)
     quiet = replace(THREE.members["cleo"], approver=False)
     after = replace(THREE, members={**THREE.members, "cleo": quiet})
     assert "cleo no longer approves." in changes(THREE, after)
