@@ -80,6 +80,17 @@ def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path
     assert network_of(Charter.found(path)).width == 13
 
 
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/threat-model.md").read_text()))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert len(named) > 40
+    assert named <= there, named - there
+
+
 def test_the_bench_page_names_all_that_can_be_played() -> None:
     docs = (ROOT / "docs/bench.md").read_text()
     for name in (*shipped(), *(n for n in names() if n not in RIVALS), *NAMES, *networks()):
