@@ -196,8 +196,9 @@ class Replica:
 
     def held(self, site: SiteId) -> Held | None:
         """Return the head that is held of a site, if there is one that can be read."""
-        head = self.store.heads().get(site)
-        payload = self._read(head.blob) if head else None
+        with self._lock:  # a newer head would take the file away
+            head = self.store.heads().get(site)
+            payload = self._read(head.blob) if head else None
         if head is None or payload is None:
             return None
         return Held(_manifest(head.envelope), head.envelope, payload)
@@ -307,12 +308,13 @@ class Replica:
         """
         if not self.relays:
             return []
-        heads = self.store.heads()
-        for head in heads.values():
-            if head.blob not in self._wrapped_for:
-                payload = self._read(head.blob)
-                readers = recipients(payload, "a payload") if payload else frozenset()
-                self._wrapped_for[head.blob] = readers
+        with self._lock:
+            heads = self.store.heads()
+            for head in heads.values():
+                if head.blob not in self._wrapped_for:
+                    payload = self._read(head.blob)
+                    readers = recipients(payload, "a payload") if payload else frozenset()
+                    self._wrapped_for[head.blob] = readers
         return [s for s, head in heads.items() if self._wrapped_for[head.blob] != self._sites()]
 
     def _sites(self) -> frozenset[SiteId]:
@@ -323,24 +325,26 @@ class Replica:
 
         Peers against whom there is evidence, and those who no longer belong, are left out.
         """
-        found = []
-        for site, head in self.store.heads().items():
-            if site == self.name or site not in self._roster.members:
-                continue
-            if site in self.store.convicted():
-                continue
-            manifest, plain = _manifest(head.envelope), self._read(head.blob)
-            if plain is None:
-                continue
-            try:
-                tensors = received(manifest, plain, spec_of(self._roster.charter, manifest))
-            except HeadError as error:
-                self.count(error)
-                continue
-            found.append(Lent(site, manifest.round, manifest.kind, manifest.width, tensors))
-        return found
+        with self._lock:  # a newer head would take a file away
+            return [lent for site in self.store.heads() if (lent := self._usable(site))]
 
     # --- what stands behind these ---
+
+    def _usable(self, site: SiteId) -> Lent | None:
+        """Return a peer's head, decoded, if it may be used and can be read."""
+        strange = site == self.name or site not in self._roster.members
+        if strange or site in self.store.convicted():
+            return None
+        held = self.held(site)
+        if held is None:
+            return None
+        manifest = held.manifest
+        try:
+            tensors = received(manifest, held.payload, spec_of(self._roster.charter, manifest))
+        except HeadError as error:
+            self.count(error)
+            return None
+        return Lent(site, manifest.round, manifest.kind, manifest.width, tensors)
 
     def _needed_again(self, envelope: bytes) -> Manifest | None:
         """Return the manifest of a head that is held, and whose payload should come once more."""
