@@ -14,7 +14,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives import serialization
 from tests.hospitals import Country, head, says
 
 from dflmoe.errors import ExchangeError
@@ -230,12 +229,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(net: Net) -> None:
 
 
 def material(keys: SiteKeys) -> tuple[bytes, bytes]:
-    secret = keys.tls.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return secret, keys.pem.encode()
+    return keys.tls_secret, keys.pem.encode()
 
 
 def hello(net: Net, keys: SiteKeys, *, name: SiteId = "ann", pins: bytes | None = None) -> str:

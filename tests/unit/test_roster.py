@@ -321,6 +321,18 @@ B = THREE.bundle
 PATH = "sites/ann.json"
 
 
+def said_by_ann(text: bytes) -> Bundle:
+    """Return the roster with a card that ann signed, whatever it says."""
+    file = TargetFile.from_data(PATH, text, ["sha256"])
+    own = Metadata(Targets(2, expires=NOW, targets={PATH: file}))
+    own.sign(CryptoSigner(keys_of("ann").signing))
+    said = {
+        "cards": {**B.cards, "ann": text.decode()},
+        "signed_cards": {**B.signed_cards, "ann": own.to_bytes().decode()},
+    }
+    return B.model_copy(update=said)
+
+
 def without(named: dict[str, str], site: str) -> dict[str, str]:
     return {name: text for name, text in named.items() if name != site}
 
@@ -331,6 +343,8 @@ def without(named: dict[str, str], site: str) -> dict[str, str]:
         pytest.param(B.model_copy(update={"targets": "{"}), id="targets cut"),
         pytest.param(B.model_copy(update={"roots": ("{}",)}), id="no root"),
         pytest.param(B.model_copy(update={"roots": B.roots[::-1]}), id="roots turned round"),
+        pytest.param(B.model_copy(update={"roots": (B.roots[0], B.targets)}), id="targets as root"),
+        pytest.param(B.model_copy(update={"targets": B.roots[0]}), id="a root as targets"),
         pytest.param(B.model_copy(update={"roots": (B.roots[0], B.roots[0])}), id="a root twice"),
         pytest.param(B.model_copy(update={"roots": B.roots[:1]}), id="a root missing"),
         pytest.param(B.model_copy(update={"charter": B.charter + " "}), id="charter changed"),
@@ -461,16 +475,8 @@ def test_what_a_bundle_is_padded_with_is_not_stored() -> None:
 
 def test_a_card_that_would_fill_the_roster_is_refused() -> None:
     text = card_of("ann").signed() + b" " * ROSTER_BYTES
-    own = Metadata(
-        Targets(2, expires=NOW, targets={PATH: TargetFile.from_data(PATH, text, ["sha256"])})
-    )
-    own.sign(CryptoSigner(keys_of("ann").signing))
-    padded = {
-        "cards": {**B.cards, "ann": text.decode()},
-        "signed_cards": {**B.signed_cards, "ann": own.to_bytes().decode()},
-    }
     with pytest.raises(RosterError, match="more than"):
-        taken(B.model_copy(update=padded))
+        taken(said_by_ann(text))
 
 
 def test_a_relay_does_not_decide_whatever_a_proposal_says() -> None:
@@ -536,16 +542,8 @@ def test_a_card_that_its_site_did_not_sign_is_refused() -> None:
 
 def test_a_site_cannot_speak_for_another_on_its_own_card() -> None:
     text = card_of("bob").signed()
-    own = Metadata(
-        Targets(2, expires=NOW, targets={PATH: TargetFile.from_data(PATH, text, ["sha256"])})
-    )
-    own.sign(CryptoSigner(keys_of("ann").signing))
-    forged = {
-        "cards": {**B.cards, "ann": text.decode()},
-        "signed_cards": {**B.signed_cards, "ann": own.to_bytes().decode()},
-    }
     with pytest.raises(RosterError, match="the card of ann is of bob"):
-        taken(B.model_copy(update=forged))
+        taken(said_by_ann(text))
 
 
 def test_a_proposal_is_told_in_sentences_before_anybody_signs_it() -> None:

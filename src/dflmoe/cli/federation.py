@@ -242,5 +242,5 @@ def _proposed(here: Home, bundle: Bundle, *, yes: bool, out: Path) -> None:
         typer.echo(f"{missing} more must approve: send {out} to another approver.")
         return
     roster = here.install(bundle, now())
-    replace_file(out, roster.bundle.signed())
+    replace_file(out, roster.raw)
     typer.echo(f"All approved: {out} is the roster; hand it to the others.")

@@ -10,7 +10,7 @@ from rich.table import Table
 from dflmoe.errors import FederationError
 from dflmoe.files import replace_file
 from dflmoe.node.home import Home
-from dflmoe.security.keys import fingerprint
+from dflmoe.security.keys import fingerprint, key_of
 from dflmoe.wire.manifest import Document, now
 
 app = typer.Typer(no_args_is_help=True, help="The name and the keys of this site.")
@@ -92,7 +92,7 @@ def renew(*, home: HomeOption = HOME, out: OutOption = Path("roster.json")) -> N
     if roster is None:
         typer.echo("The next request has the new certificate.")
         return
-    replace_file(out, roster.bundle.signed())
+    replace_file(out, roster.raw)
     typer.echo(f"Peers learn it when this site's node runs, or from {out}.")
 
 
@@ -109,8 +109,6 @@ def rotate(*, home: HomeOption = HOME, out: OutOption = Path("request.json")) ->
 
 def print_request(key: str, out: Path) -> None:
     """Say what to do with a request."""
-    from dflmoe.security.keys import key_of  # noqa: PLC0415
-
     typer.echo(
         f"Send {out} to a member of the federation, and tell it by phone:\n"
         f"Fingerprint: {fingerprint(key_of(key))}"

@@ -95,9 +95,8 @@ def _moved(of: Replica, to: Replica, done: Synced) -> list[SiteId]:
             held = of.held(manifest.site) if manifest else None
             if held is None:
                 continue
-            strangers = of.relays or to.relays
-            payload = of.fit_to_pass(held) if strangers else held.payload
-            if to.take(held.envelope, payload):
+            payload = of.payload_for(to.name, held)
+            if payload is not None and to.take(held.envelope, payload):
                 taken.append(held.manifest.site)
         except DflmoeError as error:
             done.refused.append(str(error))
@@ -172,7 +171,7 @@ class FolderExchange:
     def _give(self, there: dict[tuple[SiteId, int], Path], done: Synced) -> None:
         """Write what the folder lacks, and remove what is older than what now lies there."""
         try:
-            replace_file(self._folder / ROSTER, self._replica.roster.bundle.signed())
+            replace_file(self._folder / ROSTER, self._replica.roster.raw)
             for site in list(self._replica.store.heads()):
                 held = self._replica.held(site)
                 if held is None or site not in self._replica.roster.members:

@@ -155,6 +155,12 @@ class Home:
         """
         return load_keys(self.folder / KEYS)
 
+    @property
+    def stamp(self) -> tuple[int | None, ...]:
+        """When keys and roster were last written: what differs if somebody changed them."""
+        paths = [self.folder / name for name in (KEYS, NEXT, ROSTER)]
+        return tuple(path.stat().st_mtime_ns if path.exists() else None for path in paths)
+
     def card(self, charter: Charter, *keys: SiteKeys) -> Card:
         """Return what the site says of itself, with the certificates of some keys."""
         site = self.site
@@ -294,7 +300,7 @@ class Home:
         roster = checked(bundle, root, held=held, now=now)
         if roster.charter.digest != trust.charter:
             raise FederationError("the roster has another charter than the one that was joined")
-        replace_file(self.folder / ROSTER, roster.bundle.signed())
+        replace_file(self.folder / ROSTER, roster.raw)
         if trust.root is None:
             self._trusts(Trust(charter=trust.charter, inviter=trust.inviter, root=root))
         self.promote(now)

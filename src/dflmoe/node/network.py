@@ -16,8 +16,6 @@ from contextlib import suppress
 from datetime import datetime
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError, StoreError
 from dflmoe.node import TLS_1_3_ONLY
@@ -201,12 +199,7 @@ class Network:
 
     def _own(self) -> tuple[bytes, bytes]:
         keys = self.replica.keys
-        secret = keys.tls.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        return secret, keys.pem.encode()
+        return keys.tls_secret, keys.pem.encode()
 
     async def _hello(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """Let a peer ask whether it is known, before it opens a stream."""
@@ -216,11 +209,9 @@ class Network:
     async def _known(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> SiteId:
         """Return the member that a connection's certificate is pinned for, or end the call."""
         (pem,) = context.auth_context()["x509_pem_cert"]
-        shown = x509.load_pem_x509_certificate(pem)
-        for site, member in self.replica.roster.members.items():
-            for one in member.card.certificates:
-                if x509.load_pem_x509_certificate(one.encode()) == shown:
-                    return site
+        site = self.replica.roster.bearer.get(pem.decode("ascii"))
+        if site is not None:
+            return site
         self._refused(SecurityError("a connection was refused: its certificate is of no member"))
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a member")
         raise AssertionError  # pragma: no cover - abort has raised
@@ -344,7 +335,7 @@ class Network:
             for site, head in self.replica.store.heads().items()
             if site in roster.members
         }
-        return Summary(roster=digest(roster.bundle.signed()), heads=heads)
+        return Summary(roster=roster.digest, heads=heads)
 
     def _mark(self, head: StoredHead) -> str:
         return self.replica.mark(head.envelope)
@@ -437,15 +428,15 @@ class Network:
                 session.say(Ask(site=site))  # its site signed two of one number
         for site in self.replica.stale():
             session.say(Ask(site=site))
-        if summary.roster != digest(self.replica.roster.bundle.signed()):
+        if summary.roster != self.replica.roster.digest:
             self._hand_on(session)
 
     def _hand_on(self, session: Session) -> None:
         """Hand on the roster, unless this very one was handed to the peer before."""
-        bundle = self.replica.roster.bundle.signed()
-        if session.roster_sent != digest(bundle):
-            session.roster_sent = digest(bundle)
-            session.say(RosterFrame(bundle=bundle))
+        roster = self.replica.roster
+        if session.roster_sent != roster.digest:
+            session.roster_sent = roster.digest
+            session.say(RosterFrame(bundle=roster.raw))
 
     async def _learn(self, raw: bytes) -> None:
         try:
@@ -491,11 +482,9 @@ class Network:
             session.giving.discard(want.payload)
 
     async def _pieces(self, session: Session, want: Want, held: Held) -> None:
-        member = self.replica.roster.members.get(session.peer)
-        if member is None:  # it was removed a moment ago
+        payload = self.replica.payload_for(session.peer, held)
+        if payload is None:  # it was removed a moment ago
             return
-        strangers = self.replica.relays or member.relay
-        payload = self.replica.fit_to_pass(held) if strangers else held.payload
         blob = digest(payload)
         at = want.at if want.blob == blob else 0
         while True:

@@ -8,7 +8,8 @@ counted and costs nothing else.
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
 from importlib.metadata import version
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -36,6 +37,9 @@ from dflmoe.wire.payload import digest, encode
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
 
 Clock = Callable[[], datetime]
+
+LOOKED_AGAIN = timedelta(minutes=1)
+"""Keys and rosters are read anew when their files changed, and so often, as some end by the day."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Replica:
         self._lock = threading.RLock()
         self._wrapped_for: dict[str, frozenset[SiteId]] = {}
         self._spoilt: set[str] = set()
+        self._stamp, self._refreshed = home.stamp, clock()
         self.name = home.site.name
         self.keys = home.keys
         roster = home.roster(clock())
@@ -122,10 +127,13 @@ class Replica:
             SecurityError: What stands there does not hold; what was known still counts.
         """
         with self._lock:
-            moment = self._clock()
+            moment, stamp = self._clock(), self.home.stamp
+            if stamp == self._stamp and moment - self._refreshed < LOOKED_AGAIN:
+                return
             self.home.promote(moment)
             self._roster = self.home.roster(moment) or self._roster
             self.keys = self.home.keys
+            self._stamp, self._refreshed = stamp, moment
 
     # --- heads ---
 
@@ -282,6 +290,16 @@ class Replica:
         }
         return wrapped(held.payload, self._roster.charter.federation, public)
 
+    def payload_for(self, peer: SiteId, held: Held) -> bytes | None:
+        """Return a payload as a member may have it; nothing for who does not belong.
+
+        It goes plain from site to site, and wrapped where a relay is on either side.
+        """
+        member = self._roster.members.get(peer)
+        if member is None:
+            return None
+        return self.fit_to_pass(held) if self.relays or member.relay else held.payload
+
     def for_members(self, payload: bytes) -> bool:
         """Return whether a wrapped payload can be read by the sites of the roster, and no other.
 
@@ -374,6 +392,7 @@ class Replica:
         return payload
 
 
+@lru_cache(maxsize=256)
 def _manifest(envelope: bytes) -> Manifest:
     """Return the manifest of an envelope that was checked before."""
     return Manifest.read(unsealed(envelope, HEAD, "a head").payload, "a manifest")

@@ -63,6 +63,11 @@ class SiteKeys:
         return self.wrapping.public_key().public_bytes_raw().hex()
 
     @property
+    def tls_secret(self) -> bytes:
+        """The key of the certificate as text: for connections, and never for anybody else."""
+        return _secret(self.tls)
+
+    @property
     def pem(self) -> str:
         """The certificate as text."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
@@ -167,21 +172,24 @@ def new_keys(site: SiteId, now: datetime, old: SiteKeys | None = None) -> SiteKe
     return SiteKeys(signing, wrapping, tls, certificate)
 
 
+def _secret(
+    key: ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey | ec.EllipticCurvePrivateKey,
+) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
 def save_keys(keys: SiteKeys, path: Path) -> None:
     """Write keys and certificate to one file that nobody else may read.
 
     Raises:
         OutputError: The folder cannot be made or written.
     """
-    secret = (
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        for key in (keys.signing, keys.wrapping, keys.tls)
-    )
-    replace_file(path, b"".join(secret) + keys.pem.encode(), mode=0o600)
+    secret = _secret(keys.signing) + _secret(keys.wrapping) + _secret(keys.tls)
+    replace_file(path, secret + keys.pem.encode(), mode=0o600)
 
 
 def load_keys(path: Path) -> SiteKeys:

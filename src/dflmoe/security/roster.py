@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field
@@ -41,7 +41,6 @@ from dflmoe.wire.manifest import Document, SiteName
 ROSTER_BYTES = 4 * 1024**2
 """Larger rosters are refused unread."""
 
-ROSTER_DAYS = 180
 GRACE_DAYS = 90
 FEWEST_APPROVERS = 2
 CHARTER = "charter.json"
@@ -54,6 +53,7 @@ UNDER = "root"
 MALFORMED = (RepositoryError, EnvelopeError, ValueError, KeyError, TypeError, AttributeError)
 """What documents of another form may lead to, whoever signed them."""
 
+Part = TypeVar("Part", Root, Targets)
 Standing = Literal["valid", "grace", "lapsed"]
 Text = Annotated[str, Field(max_length=ROSTER_BYTES)]
 
@@ -95,10 +95,7 @@ def root_of(text: str) -> Metadata[Root]:
     Raises:
         RosterError: It is none.
     """
-    try:
-        return Metadata[Root].from_bytes(text.encode())
-    except RepositoryError as error:
-        raise RosterError(f"a root of the roster cannot be read: {error}") from error
+    return _metadata(text, Root)
 
 
 def targets_of(text: str) -> Metadata[Targets]:
@@ -107,10 +104,18 @@ def targets_of(text: str) -> Metadata[Targets]:
     Raises:
         RosterError: It is neither.
     """
+    return _metadata(text, Targets)
+
+
+def _metadata(text: str, kind: type[Part]) -> Metadata[Part]:
+    """Return signed metadata, once it is of the kind that was asked for."""
     try:
-        return Metadata[Targets].from_bytes(text.encode())
+        found: Metadata[Part] = Metadata.from_bytes(text.encode())
     except RepositoryError as error:
         raise RosterError(f"a part of the roster cannot be read: {error}") from error
+    if not isinstance(found.signed, kind):
+        raise RosterError(f"a part of the roster is {found.signed.type}, not {kind.type}")
+    return found
 
 
 def text_of(metadata: Metadata[Root] | Metadata[Targets]) -> str:
@@ -191,6 +196,21 @@ class Roster:
         """Certificates of all members: the only ones that a connection trusts."""
         return "".join(c for m in self.members.values() for c in m.card.certificates).encode()
 
+    @cached_property
+    def bearer(self) -> dict[str, SiteId]:
+        """The member that each certificate, as PEM, is pinned for."""
+        return {c: m.site for m in self.members.values() for c in m.card.certificates}
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The bundle as it is stored and sent."""
+        return self.bundle.signed()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of that."""
+        return hashlib.sha256(self.raw).hexdigest()
+
     def standing(self, now: datetime) -> Standing:
         """Return whether the roster is valid, in its days of grace, or lapsed."""
         if now <= self.expires:
@@ -249,14 +269,7 @@ def proposed(bundle: Bundle, now: datetime) -> Roster:
         _hashed(targets.targets, CHARTER, bundle.charter)
         charter = Charter.read(bundle.charter.encode(), "the charter")
         members = _members(bundle, root, targets, charter, now)
-    except (
-        RepositoryError,
-        EnvelopeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except MALFORMED as error:
         raise RosterError(f"the roster does not hold together: {error}") from error
     return Roster(
         bundle,
@@ -435,8 +448,7 @@ def _canonical(bundle: Bundle, held: Bundle | None) -> Bundle:
         judge = one.signed
     targets = targets_of(bundle.targets)
     same = held is not None and targets_of(held.targets).signed_bytes == targets.signed_bytes
-    _, roles = delegated(targets.signed)
-    keys, _ = delegated(targets.signed)
+    keys, roles = delegated(targets.signed)
     cards, signed_cards = {}, {}
     for site, text in bundle.signed_cards.items():
         role = roles.get(site)

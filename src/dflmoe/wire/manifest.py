@@ -4,7 +4,7 @@ It names sites, numbers and hashes only: how many rows a site has is told as a b
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
@@ -27,10 +27,8 @@ Band = Literal["0-19", "20-49", "50-99", "100-199", "200-499", "500-1999", "2000
 
 def band(rows: int) -> Band:
     """Return the band that a number of rows lies in."""
-    names: tuple[Band, ...] = (
-        "0-19", "20-49", "50-99", "100-199", "200-499", "500-1999", "2000+",
-    )  # fmt: skip
-    return names[sum(rows >= begin for begin in BANDS)]
+    name: Band = get_args(Band)[sum(rows >= begin for begin in BANDS)]
+    return name
 
 
 def now() -> datetime:
