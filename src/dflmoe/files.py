@@ -30,6 +30,7 @@ def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
                 os.fsync(file.fileno())
                 half.chmod(mode)
                 half.replace(path)
+                _settled(path.parent)
             except BaseException:
                 half.unlink(missing_ok=True)
                 raise
@@ -38,6 +39,16 @@ def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
             f"{path.name} cannot be written to {path.parent}: {error.strerror or error}; "
             f"choose another folder"
         ) from error
+
+
+def _settled(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def writable(folder: Path) -> None:

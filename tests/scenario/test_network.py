@@ -20,6 +20,7 @@ from dflmoe.errors import ExchangeError
 from dflmoe.node import SUITES
 from dflmoe.node.home import KEYS, NEXT, ROSTER
 from dflmoe.node.network import HELLO, Network
+from dflmoe.node.session import PIECES
 from dflmoe.security.keys import SiteKeys, load_keys, new_keys, save_keys
 from dflmoe.security.proposal import request, signed, with_card, with_key
 from dflmoe.types import SiteId
@@ -111,6 +112,32 @@ def test_two_sites_that_cannot_reach_each_other_meet_through_a_third(net: Net) -
     net.hears("ann", {"cleo": 3.0})
     net.hears("cleo", {"ann": 1.0})
     assert set(net.running["ann"].reachable()) == {"bob"}
+
+
+def test_sites_that_lend_the_very_same_bytes_are_all_heard(net: Net) -> None:
+    """Each wish has a number of its own, so a copied head delays nobody's."""
+    sites = ("ann", "bob", "cleo")
+    net.found(*sites, dialled=("bob",))
+    for site in sites:
+        net.lends(site, 1.0)
+    net.start(*sites)
+    for site in sites:
+        net.hears(site, {s: 1.0 for s in sites if s != site})
+
+
+def test_a_newcomer_gets_more_heads_at_once_than_are_given_at_a_time(net: Net) -> None:
+    sites = [f"site-{k}" for k in range(PIECES + 3)]
+    net.found(*sites, dialled=(sites[0],))
+    first = net.country.replicas[sites[0]]
+    for k, site in enumerate(sites[1:]):
+        net.country.replicas[site].learn(net.country.roster().bundle)
+        net.lends(site, float(k))
+        mine = net.country.replicas[site].held(site)
+        assert mine is not None
+        first.take(mine.envelope, mine.payload)
+    first.learn(net.country.admit("eve"))
+    net.start(sites[0], "eve")
+    net.hears("eve", {site: float(k) for k, site in enumerate(sites[1:])})
 
 
 def test_a_relay_joins_two_that_only_dial_and_a_newcomer_while_origins_sleep(net: Net) -> None:

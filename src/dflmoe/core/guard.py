@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from dflmoe.core.algorithm import out_of_fold_losses
@@ -67,7 +67,7 @@ def difference(
     spread = torch.where(heard, (means - mean[:, None]).square(), 0).sum(1)
     error = (spread / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
     degrees = (n - 1).clamp(min=1).numpy()
-    quantile = torch.tensor(student.ppf(np.asarray(confidence), degrees), dtype=d.dtype)
+    quantile = torch.tensor(stdtrit(degrees, np.asarray(confidence)), dtype=d.dtype)
     reach = torch.where(n > 1, quantile * error, torch.inf)
     return Bounds(mean, mean - reach, mean + reach)
 

@@ -1,6 +1,7 @@
 """What a charter means here: the network that is lent, and what a head must look like."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from dflmoe.core.auto import Exchange
 from dflmoe.core.site import LentKind, Network
@@ -29,6 +30,13 @@ def network_of(charter: Charter) -> Network:
     return build(charter.network, charter.shape, len(charter.classes), at=charter.head_from)
 
 
+@lru_cache
+def _head_of(charter: Charter) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """Return the width of the head that is lent, and the shapes of its tensors."""
+    network = network_of(charter)
+    return network.width, {n: tuple(p.shape) for n, p in network.head.named_parameters()}
+
+
 def spec_of(charter: Charter, manifest: Manifest) -> HeadSpec:
     """Return what the head of a manifest must look like.
 
@@ -36,17 +44,15 @@ def spec_of(charter: Charter, manifest: Manifest) -> HeadSpec:
         HeadError: The charter lends no tensors of this kind, or heads of another width.
         NetworkError: The charter's network is not known here.
     """
-    network = network_of(charter)
+    width, shapes = _head_of(charter)
     every = manifest.kind == "fits"
     if manifest.kind not in KINDS[charter.exchange]:
         raise HeadError(f"{manifest.site} lends {manifest.kind}, which the charter does not know")
-    if manifest.width != network.width:
-        raise HeadError(
-            f"the head of {manifest.site} reads {manifest.width} features, not {network.width}"
-        )
+    if manifest.width != width:
+        raise HeadError(f"the head of {manifest.site} reads {manifest.width} features, not {width}")
     leading = (1, charter.inner_folds + 1) if every else (1,)
     return HeadSpec(
-        {name: (*leading, *p.shape) for name, p in network.head.named_parameters()},
+        {name: (*leading, *shape) for name, shape in shapes.items()},
         max_bytes=charter.max_head_bytes,
         max_norm=charter.max_norm,
         dtype=charter.dtype,

@@ -8,12 +8,14 @@ A stream that ends is opened again, with patience, for ever.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import grpc
 
@@ -21,7 +23,7 @@ from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError, 
 from dflmoe.node import TLS_1_3_ONLY
 from dflmoe.node.exchange import Synced
 from dflmoe.node.replica import Held, Replica
-from dflmoe.node.session import PIECES, Pull, Session
+from dflmoe.node.session import Pull, Session
 from dflmoe.node.store import StoredHead
 from dflmoe.security.roster import Bundle, Member, bundled
 from dflmoe.types import SiteId
@@ -38,7 +40,7 @@ from dflmoe.wire.frames import (
     unframed,
 )
 from dflmoe.wire.payload import digest
-from dflmoe.wire.wrapper import HEADER_LIMIT
+from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ KEEPALIVE_MS, PATIENT_MS = 20_000, 60_000
 
 HELLO_S = 10.0
 SUMMARY_S = 60.0
-SETTLE_S = 0.2
+SETTLE_S = 0.5
 """After something changed, so long is waited for more before others are told."""
 
 NOTED = 100
@@ -57,6 +59,9 @@ NOTED = 100
 
 STALLED_S = 30.0
 """A payload of which nothing came for so long is asked for elsewhere."""
+
+FAREWELL_S = 1.0
+"""A stream that was ended here, and does not end, is cut off after so long."""
 
 PATIENCE_S = (0.5, 30.0)
 """Between two attempts to dial: the first, and the longest."""
@@ -94,9 +99,11 @@ class Network:
         self._sessions: dict[SiteId, Session] = {}
         self._pulls: dict[SiteId, Pull] = {}
         self._dials: dict[SiteId, asyncio.Task[None]] = {}
+        self._numbers = itertools.count()
         self._done = Synced()
         self._told_roster: Bundle | None = None
         self._changed: asyncio.Event
+        self._stirred: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._ready = threading.Event()
@@ -158,13 +165,13 @@ class Network:
 
     async def _live(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._changed = asyncio.Event()
+        self._changed, self._stirred = asyncio.Event(), asyncio.Event()
         server = await self._listening() if self._bind else None
         self._ready.set()
         self._meet()
-        teller = asyncio.create_task(self._tell())
+        tellers = [asyncio.create_task(self._tell()), asyncio.create_task(self._sum_up())]
         await self._stop.wait()
-        tasks = [teller, *self._dials.values()]
+        tasks = [*tellers, *self._dials.values()]
         for task in tasks:
             task.cancel()
         for session in list(self._sessions.values()):
@@ -224,9 +231,10 @@ class Network:
         """Serve a stream that a peer has opened."""
         session = self._enter(await self._known(context))
         listening = asyncio.create_task(self._listen(session, incoming))
+        session.ends.append(listening.cancel)
         here = asyncio.current_task()
-        if here is not None:
-            session.ends.append(here.cancel)
+        if here is not None:  # a peer that does not read is cut off
+            session.ends.append(lambda: self._loop.call_later(FAREWELL_S, here.cancel))
         try:
             async for raw in session.outgoing():
                 yield raw
@@ -341,7 +349,7 @@ class Network:
         return self.replica.mark(head.envelope)
 
     async def _tell(self) -> None:
-        """Tell peers what is new: an own head at once, the rest in a summary."""
+        """Tell peers at once of an own head or another roster; the rest follows in a summary."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), SUMMARY_S)
@@ -351,11 +359,12 @@ class Network:
             except DflmoeError as error:
                 self._noted(error)
             try:
-                await self._tell_once()
+                self._tell_once()
             except DflmoeError as error:
                 self._noted(error)
+            self._stirred.set()
 
-    async def _tell_once(self) -> None:
+    def _tell_once(self) -> None:
         if self.replica.roster.bundle != self._told_roster:
             self._told_roster = self.replica.roster.bundle
             self._meet()
@@ -368,9 +377,18 @@ class Network:
                 session.say(Announce(envelope=own.envelope))
 
         self._each(announce)
-        await asyncio.sleep(SETTLE_S)
-        summary = self._summary()
-        self._each(lambda session: session.say(summary))
+
+    async def _sum_up(self) -> None:
+        """Send a summary shortly after something changed, and once a minute."""
+        while True:
+            await self._stirred.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._stirred.clear()
+            try:
+                summary = self._summary()
+                self._each(partial(Session.say, frame=summary))
+            except DflmoeError as error:
+                self._noted(error)
 
     def _each(self, do: Callable[[Session], None]) -> None:
         """Do something with every session; one that does not read is ended, and costs no other."""
@@ -402,11 +420,8 @@ class Network:
                 head = self.replica.store.heads().get(frame.site)
                 if head is not None:
                     session.say(Announce(envelope=head.envelope))
-            case Want() if frame.payload not in session.giving and len(session.giving) < PIECES:
-                session.giving.add(frame.payload)
-                task = asyncio.create_task(self._give(session, frame))
-                session.tasks.add(task)
-                task.add_done_callback(session.tasks.discard)
+            case Want():
+                session.answer(self._give(session, frame))
             case Chunk():
                 await self._came(session, frame)
             case RosterFrame():
@@ -421,7 +436,9 @@ class Network:
             session.told[site] = max(seq, session.told.get(site, -1))
             if site == self.replica.name:
                 continue
-            held = heads.get(site)
+            held, pull = heads.get(site), self._pulls.get(site)
+            if pull is not None and pull.manifest.seq >= seq and self._comes(pull):
+                continue
             if held is None or held.seq < seq:
                 session.say(Ask(site=site))
             elif held.seq == seq and site not in guilty and self._mark(held) != mark:
@@ -459,51 +476,55 @@ class Network:
             return
         if manifest is None:
             return
-        site, moment = manifest.site, self._loop.time()
+        site = manifest.site
         pull = self._pulls.get(site)
         if pull is not None and pull.manifest == manifest:
-            live = self._sessions.get(pull.asked.peer) is pull.asked
-            if live and moment - pull.at < STALLED_S:
+            if self._comes(pull):
                 return
         else:  # the latest wins
             pull = self._pulls[site] = Pull(manifest, envelope, session)
-        pull.asked, pull.at = session, moment
-        session.say(Want(payload=manifest.payload, blob=pull.blob.hex(), at=len(pull.came)))
+        pull.asked, pull.at, pull.number = session, self._loop.time(), next(self._numbers)
+        session.say(
+            Want(
+                number=pull.number,
+                site=site,
+                payload=manifest.payload,
+                blob=pull.blob.hex(),
+                at=len(pull.came),
+            )
+        )
+
+    def _comes(self, pull: Pull) -> bool:
+        """Return whether a payload is on its way, and not stuck."""
+        live = self._sessions.get(pull.asked.peer) is pull.asked
+        return live and self._loop.time() - pull.at < STALLED_S
 
     async def _give(self, session: Session, want: Want) -> None:
         """Send a payload in pieces, from where the peer left off if it is the same bytes."""
         try:
-            held = await asyncio.to_thread(self._held, want.payload)
-            if held is not None:
+            held = await asyncio.to_thread(self.replica.held, want.site)
+            if held is not None and held.manifest.payload == want.payload:
                 await self._pieces(session, want, held)
         except DflmoeError as error:
             self._noted(error)
-        finally:
-            session.giving.discard(want.payload)
 
     async def _pieces(self, session: Session, want: Want, held: Held) -> None:
         payload = self.replica.payload_for(session.peer, held)
         if payload is None:  # it was removed a moment ago
             return
-        blob = digest(payload)
+        blob = digest(payload) if is_wrapped(payload) else held.manifest.payload
         at = want.at if want.blob == blob else 0
         while True:
             piece = payload[at : at + CHUNK_BYTES]
             last = at + len(piece) >= len(payload)
-            await session.give(
-                Chunk(payload=want.payload, blob=blob, at=at, last=last, piece=piece)
-            )
+            await session.give(Chunk(want.number, blob, at, last, piece))
             at += len(piece)
             if last:
                 return
 
-    def _held(self, payload: str) -> Held | None:
-        site = self.replica.holder_of(payload)
-        return self.replica.held(site) if site else None
-
     async def _came(self, session: Session, chunk: Chunk) -> None:
         """Put a piece of a payload where it belongs; the last is followed by all checks."""
-        pull = next((p for p in self._pulls.values() if p.manifest.payload == chunk.payload), None)
+        pull = next((p for p in self._pulls.values() if p.number == chunk.number), None)
         if pull is None or pull.asked is not session or not (chunk.piece or chunk.last):
             return
         blob, site = bytes.fromhex(chunk.blob), pull.manifest.site

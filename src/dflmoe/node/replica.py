@@ -74,6 +74,7 @@ class Replica:
         self._lock = threading.RLock()
         self._wrapped_for: dict[str, frozenset[SiteId]] = {}
         self._spoilt: set[str] = set()
+        self._own: Held | None = None  # every peer asks for it
         self._stamp, self._refreshed = home.stamp, clock()
         self.name = home.site.name
         self.keys = home.keys
@@ -195,6 +196,7 @@ class Replica:
             self.store.keep_lent(manifest.seq, manifest.payload)
             envelope = seal(manifest.signed(), HEAD, self.keys.signing)
             self.store.keep_head(self.name, manifest.seq, envelope, payload, moment)
+            self._own = Held(manifest, envelope, payload)
         return manifest
 
     def offers(self) -> list[bytes]:
@@ -206,6 +208,8 @@ class Replica:
         """Return the head that is held of a site, if there is one that can be read."""
         with self._lock:  # a newer head would take the file away
             head = self.store.heads().get(site)
+            if head and self._own and head.envelope == self._own.envelope:
+                return self._own
             payload = self._read(head.blob) if head else None
         if head is None or payload is None:
             return None
@@ -214,13 +218,6 @@ class Replica:
     def mark(self, envelope: bytes) -> str:
         """Return what tells a head from another of the same number, in a summary."""
         return _manifest(envelope).payload[:MARK]
-
-    def holder_of(self, payload: str) -> SiteId | None:
-        """Return the site whose newest head has a payload of this digest."""
-        for site, head in self.store.heads().items():
-            if _manifest(head.envelope).payload == payload:
-                return site
-        return None
 
     def _read(self, blob: str) -> bytes | None:
         """Return what is stored; what cannot be read is counted, and asked for again."""

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -101,6 +101,7 @@ class Store:
         """
         self.folder = folder
         self._one = threading.RLock()
+        self._heads: dict[SiteId, StoredHead] | None = None
         try:
             (folder / BLOBS).mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -123,10 +124,15 @@ class Store:
 
     # --- heads ---
 
-    def heads(self) -> dict[SiteId, StoredHead]:
+    def heads(self) -> Mapping[SiteId, StoredHead]:
         """Return the newest head of each site."""
-        rows = self._db.execute("SELECT site, seq, envelope, blob, arrived FROM head ORDER BY site")
-        return {row[0]: StoredHead(*row) for row in rows}
+        with self._one:
+            if self._heads is None:
+                rows = self._db.execute(
+                    "SELECT site, seq, envelope, blob, arrived FROM head ORDER BY site"
+                )
+                self._heads = {row[0]: StoredHead(*row) for row in rows}
+            return self._heads
 
     def keep_head(
         self, site: SiteId, seq: int, envelope: bytes, payload: bytes, now: datetime
@@ -147,6 +153,7 @@ class Store:
                 "(excluded.envelope = head.envelope AND excluded.blob <> head.blob)",
                 (site, seq, envelope, blob, now.isoformat()),
             ).rowcount
+        self._heads = None
         self._forget(blob, *([before.blob] if before else []))
         return done > 0
 

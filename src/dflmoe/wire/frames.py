@@ -16,7 +16,7 @@ CHUNK_BYTES = 256 * 1024
 FRAME_BYTES = 5 * 1024**2
 """Larger frames are refused unread; a roster is the largest."""
 
-DIGEST, OFFSET, MARK = 32, 8, 16
+DIGEST, NUMBER, MARK = 32, 8, 16
 
 Mark = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
@@ -38,8 +38,18 @@ class Ask(Document):
 
 
 class Want(Document):
-    """Asks for a payload, from an offset of the bytes that the other side stores as ``blob``."""
+    """Asks for the payload of a site's newest head.
 
+    Attributes:
+        number: Of the wish; every piece of the answer bears it.
+        site: Whose head.
+        payload: Digest of the payload, as the head's envelope says it.
+        blob: Digest of the bytes of which some are there already; empty for none.
+        at: How many of them are there.
+    """
+
+    number: Count
+    site: SiteName
     payload: Digest
     blob: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
     at: Count
@@ -64,14 +74,14 @@ class Chunk:
     """A piece of a payload.
 
     Attributes:
-        payload: Digest of the head's payload, which names it.
+        number: Of the wish that it answers.
         blob: Digest of all bytes that are sent: those of the payload, or of its wrapper.
         at: Where the piece begins.
         last: Whether it is the last.
         piece: The bytes.
     """
 
-    payload: str
+    number: int
     blob: str
     at: int
     last: bool
@@ -94,9 +104,8 @@ def framed(frame: Frame) -> bytes:
             return b"A" + frame.envelope
         case RosterFrame():
             return b"R" + frame.bundle
-    head = bytes.fromhex(frame.payload) + bytes.fromhex(frame.blob)
-    at = frame.at.to_bytes(OFFSET, "big")
-    return b"".join((b"C", head, at, bytes([frame.last]), frame.piece))
+    number, at = (n.to_bytes(NUMBER, "big") for n in (frame.number, frame.at))
+    return b"".join((b"C", number, at, bytes.fromhex(frame.blob), bytes([frame.last]), frame.piece))
 
 
 def is_chunk(raw: bytes) -> bool:
@@ -122,13 +131,13 @@ def unframed(raw: bytes) -> Frame:
             return Announce(rest)
         case b"R":
             return RosterFrame(rest)
-        case b"C" if len(rest) > 2 * DIGEST + OFFSET:
-            at = 2 * DIGEST + OFFSET
+        case b"C" if len(rest) > 2 * NUMBER + DIGEST:
+            end = 2 * NUMBER + DIGEST
             return Chunk(
-                payload=rest[:DIGEST].hex(),
-                blob=rest[DIGEST : 2 * DIGEST].hex(),
-                at=int.from_bytes(rest[2 * DIGEST : at], "big"),
-                last=rest[at] == 1,
-                piece=rest[at + 1 :],
+                number=int.from_bytes(rest[:NUMBER], "big"),
+                blob=rest[2 * NUMBER : end].hex(),
+                at=int.from_bytes(rest[NUMBER : 2 * NUMBER], "big"),
+                last=rest[end] == 1,
+                piece=rest[end + 1 :],
             )
     raise EnvelopeError(f"a frame of {len(raw)} bytes is of no kind that is known")
