@@ -27,6 +27,9 @@ from dflmoe.types import Params, SiteId
 
 LentKind = Literal["head", "fits", "model", "predictions"]
 
+LEADING: Mapping[LentKind, int] = {"head": 1, "fits": 2, "model": 1, "predictions": 1}
+"""Axes before those of a parameter: the split, and the fit where every fit is lent."""
+
 
 @dataclass(frozen=True)
 class Network:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from dflmoe.core.site import Lent
+from dflmoe.core.site import LEADING, Lent
 from dflmoe.errors import (
     DflmoeError,
     EquivocationError,
@@ -166,8 +166,7 @@ class Replica:
                 f"{self.name} has {rows} rows; the charter lets no head of fewer than "
                 f"{charter.min_rows} be lent"
             )
-        leading = 2 if lent.kind == "fits" else 1
-        payload = encode(lent.tensors, charter.dtype, leading=leading)
+        payload = encode(lent.tensors, charter.dtype, leading=LEADING[lent.kind])
         with self._lock:
             last = self.store.heads().get(self.name)
             if last is not None:

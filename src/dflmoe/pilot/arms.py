@@ -1,6 +1,6 @@
 """Play every arm of one repeat on the same rows with the same care."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,21 +9,22 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dflmoe.baselines.alone import better
 from dflmoe.baselines.averaging import Averaging, averaged
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.logistic import tuned_logistic
-from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss
+from dflmoe.core.algorithm import Algorithm, Outcome
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.site import CrossFit, SiteData
-from dflmoe.core.task import Labels
-from dflmoe.data.splits import Splits, repeated_splits
-from dflmoe.data.study import SiteRows, Study, standardised
+from dflmoe.data.prepared import data_of, splits_of
+from dflmoe.data.splits import Splits
+from dflmoe.data.study import SiteRows, Study
 from dflmoe.metrics.clinical import threshold_for_sensitivity
 from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
 from dflmoe.simulate.faults import Fault
 from dflmoe.simulate.federation import Played, play
-from dflmoe.types import SiteId, generator
+from dflmoe.types import SiteId
 
 CONTROLS: dict[str, Control] = {
     "random_heads": "random",
@@ -31,6 +32,9 @@ CONTROLS: dict[str, Control] = {
     "self": "self",
 }
 ARMS = ("alone", "federated", *CONTROLS, "fedavg", "pooled")
+ALONE, LENDING = "alone/{}", "lend/{}"
+"""Random streams of a repeat; every arm of lending sees the same chance."""
+
 FAULTS: tuple[Fault, ...] = ("silent", "tampered", "poisoned")
 
 
@@ -54,6 +58,7 @@ class Repeat:
 
     Attributes:
         split: The split in which each row was tested.
+        asked: Whether a row was tested at all.
         tested: By arm, then site.
         shares: Mean weight of each expert at each site.
         worth: What the mixture's out-of-fold log-loss would rise by without each peer's head.
@@ -68,6 +73,7 @@ class Repeat:
     """
 
     split: dict[SiteId, NDArray[np.int64]] = field(default_factory=dict)
+    asked: dict[SiteId, NDArray[np.bool_]] = field(default_factory=dict)
     tested: dict[str, dict[SiteId, Tested]] = field(default_factory=dict)
     shares: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
     worth: dict[SiteId, dict[SiteId, float]] = field(default_factory=dict)
@@ -115,9 +121,17 @@ def play_repeat(
         arms: What to play beside ``alone`` and ``federated``; the rehearsal is part of the whole.
     """
     seed = options.seed
-    splits = {site.name: _splits(site, options, number) for site in study.sites}
-    data = {site.name: _data(study, site, splits[site.name]) for site in study.sites}
-    repeat = Repeat(split={n: s.test.int().argmax(0).numpy() for n, s in splits.items()})
+    splits = {site.name: drawn(site, options, number) for site in study.sites}
+    data = {
+        site.name: data_of(
+            site, splits[site.name], own_scale=study.own_scale, anchors=study.anchors
+        )
+        for site in study.sites
+    }
+    repeat = Repeat(
+        split={n: s.test.int().argmax(0).numpy() for n, s in splits.items()},
+        asked={n: s.test.any(0).numpy() for n, s in splits.items()},
+    )
 
     def keep(arm: str, said: Mapping[SiteId, Float[Tensor, "split row class"]]) -> None:
         repeat.tested[arm] = {
@@ -128,7 +142,7 @@ def play_repeat(
     classes = len(study.classes)
     at_home = plan.own or plan.networks
     local = {name: LocalOnly(network, plan.training) for name, network in at_home.items()}
-    networks = play(local, data, rounds=1, seed=seed, purpose=f"alone/{number}")
+    networks = play(local, data, rounds=1, seed=seed, purpose=ALONE.format(number))
     alone = {}
     for name, one in data.items():
         own = networks.outcomes[name][-1]
@@ -144,8 +158,16 @@ def play_repeat(
             name: DFLMoE(network, dials, plan.lending, plan.tuning, body_seed=seed)
             for name, network in plan.networks.items()
         }
-        purpose = f"lend/{number}"
-        return play(sites, data, rounds=plan.rounds, seed=seed, purpose=purpose, faults=faults)
+        purpose = LENDING.format(number)
+        return play(
+            sites,
+            data,
+            rounds=plan.rounds,
+            seed=seed,
+            purpose=purpose,
+            faults=faults,
+            dtype=options.dtype,
+        )
 
     repeat.federation = played = lend("none")
     keep("federated", served(played))
@@ -205,18 +227,44 @@ def play_repeat(
     return repeat
 
 
-def better(
-    first: Float[Tensor, "split row class"],
-    second: Float[Tensor, "split row class"],
-    data: SiteData,
-) -> tuple[Float[Tensor, "split row class"], float]:
-    """Return in each split the predictions with the lower out-of-fold loss.
+def drawn(site: SiteRows, options: Options, number: int) -> Splits:
+    """Return the splits of a repeat that the options ask for."""
+    return splits_of(
+        site,
+        folds=options.folds,
+        inner_folds=INNER_FOLDS,
+        seed=options.seed,
+        number=number,
+        train_rows=options.train_rows,
+        only=None if options.only_split is None else (options.only_split,),
+    )
 
-    Returns:
-        The predictions, and how often they are the first.
-    """
-    wins = out_of_fold_loss(first, data) <= out_of_fold_loss(second, data)
-    return torch.where(wins[:, None, None], first, second), float(wins.float().mean())
+
+def tested_only(study: Study, repeats: Sequence[Repeat]) -> tuple[Study, list[Repeat]]:
+    """Return the rows that were tested, and what was said of them: all, where all splits were."""
+    asked = {site.name: repeats[0].asked[site.name] for site in study.sites}
+    sites = tuple(
+        replace(
+            site,
+            x=site.x[asked[site.name]],
+            y=site.y[asked[site.name]],
+            patient=np.unique(site.patient[asked[site.name]], return_inverse=True)[1],
+            subgroups={by: g[asked[site.name]] for by, g in site.subgroups.items()},
+        )
+        for site in study.sites
+    )
+
+    def cut(said: dict[SiteId, Tested]) -> dict[SiteId, Tested]:
+        return {n: Tested(t.probs[asked[n]], t.flagged[asked[n]]) for n, t in said.items()}
+
+    return replace(study, sites=sites), [
+        replace(
+            repeat,
+            split={name: split[asked[name]] for name, split in repeat.split.items()},
+            tested={arm: cut(said) for arm, said in repeat.tested.items()},
+        )
+        for repeat in repeats
+    ]
 
 
 def served(played: Played) -> dict[SiteId, Float[Tensor, "split row class"]]:
@@ -238,30 +286,6 @@ def tested(
             threshold = threshold_for_sensitivity(probs[split, seen, 1], y[seen] == 1, sensitivity)
             flagged[rows] = probs[split, rows, 1] >= threshold
     return Tested((probs * test[..., None]).sum(0), flagged)
-
-
-def _splits(site: SiteRows, options: Options, number: int) -> Splits:
-    draw = torch.randint(2**31, (), generator=generator(options.seed, "splits", site.name, number))
-    return repeated_splits(
-        site.y,
-        site.patient,
-        folds=options.folds,
-        inner_folds=INNER_FOLDS,
-        train_rows=options.train_rows,
-        seed=int(draw),
-    )
-
-
-def _data(study: Study, site: SiteRows, splits: Splits) -> SiteData:
-    x = standardised(site.x, study.own_scale, (splits.crossfit.fold >= 0).numpy())
-    return SiteData(
-        x=torch.from_numpy(np.array(x)),
-        y=torch.from_numpy(site.y),
-        crossfit=splits.crossfit,
-        group=torch.from_numpy(site.patient),
-        task=Labels(ranks=True),  # the report's score is the AUC
-        anchors=None if study.anchors is None else torch.from_numpy(study.anchors),
-    )
 
 
 def _pooled(

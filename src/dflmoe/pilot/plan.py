@@ -15,6 +15,7 @@ from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, fits, mlp, plain, small_cnn, splits
 from dflmoe.networks.public import public_body
 from dflmoe.types import SiteId
+from dflmoe.wire.payload import WireDtype
 
 Mode = Literal["auto", "paper"]
 
@@ -44,6 +45,8 @@ class Options:
         body_learns: Layers of that body that go on learning.
         charter: One light network that all sites agreed on, by name or import path: it is averaged
             for some rounds and lent as a whole, beside networks that each site keeps to itself.
+        dtype: How numbers travel.
+        only_split: The one test fold to play; ``None`` for all.
     """
 
     folds: int = 5
@@ -59,6 +62,8 @@ class Options:
     public_body: Path | None = None
     body_learns: tuple[str, ...] = ()
     charter: str | None = None
+    dtype: WireDtype = "fp32"
+    only_split: int | None = None
 
     def checked(self) -> "Options":
         """Return the options if all make sense.

@@ -8,7 +8,7 @@ import numpy as np
 
 from dflmoe.data.study import Study
 from dflmoe.metrics.resampling import interval
-from dflmoe.pilot.arms import ARMS, CONTROLS, Repeat
+from dflmoe.pilot.arms import ARMS, CONTROLS, Repeat, tested_only
 from dflmoe.pilot.cost import Prices, cost, fedavg_words
 from dflmoe.pilot.plan import Options, Plan
 from dflmoe.pilot.safety import safety
@@ -39,9 +39,10 @@ def report(
         prices: Assumptions of the money section.
         rows_curve: Gain against labelled rows, if asked for.
     """
-    scored = score(study, options, repeats)
-    sites = [_site(study, options, one, repeats) for one in scored]
-    mean = _mean(study, scored, sites)
+    shown, seen = tested_only(study, repeats)
+    scored = score(shown, options, seen)
+    sites = [_site(shown, options, one, seen) for one in scored]
+    mean = _mean(shown, scored, sites)
     return Report(
         title=study.title,
         task=study.task,

@@ -11,11 +11,11 @@ from time import thread_time
 import torch
 
 from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
-from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.core.site import LEADING, Lent, SiteData, SiteState
 from dflmoe.errors import HeadError, TrainingError
 from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
-from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, decode, digest, encode
+from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, WireDtype, decode, digest, encode
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,12 @@ class InStep:
         server: Server | None = None,
         faults: Mapping[SiteId, Fault] | None = None,
         weather: Weather = FAIR,
+        *,
         hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
+        dtype: WireDtype = "fp32",
     ) -> None:
         self._server = server
-        self._weather = weather
+        self._weather, self._dtype = weather, dtype
         self._hears = hears or {site: [peer for peer in sites if peer != site] for site in sites}
         self._faults = dict(faults or {})
         self._sent = threading.Barrier(len(sites), action=self._answer)
@@ -98,7 +100,10 @@ class InStep:
     def _send(self, site: SiteId, lent: Lent) -> None:
         fault = self._faults.get(site)
         single = {name: p[0] for name, p in lent.tensors.items()}
-        self.payload_bytes[site] = len(encode(single)) if single else 0
+        leading = LEADING[lent.kind]
+        self.payload_bytes[site] = (
+            len(encode(single, self._dtype, leading=leading - 1)) if single else 0
+        )
         if fault == "silent" or not self._weather.arrives(lent.round, site, site):
             self._desk.pop(site, None)
             return
@@ -110,7 +115,7 @@ class InStep:
         if self._server:
             self._desk[site] = (sent, b"", "")
             return
-        payload = encode(sent.tensors)
+        payload = encode(sent.tensors, self._dtype, leading=leading)
         address = digest(payload)
         self._desk[site] = (sent, tampered(payload) if fault == "tampered" else payload, address)
 
@@ -124,7 +129,11 @@ class InStep:
                 continue
             if not self._weather.arrives(number, peer, site):
                 continue
-            spec = HeadSpec({name: tuple(p.shape) for name, p in lent.tensors.items()})
+            spec = HeadSpec(
+                {name: tuple(p.shape) for name, p in lent.tensors.items()},
+                dtype=self._dtype,
+                leading=LEADING[lent.kind],
+            )
             try:
                 tensors = decode(payload, address, spec, peer)
             except HeadError as error:
@@ -156,6 +165,7 @@ def play(
     faults: Mapping[SiteId, Fault] | None = None,
     weather: Weather = FAIR,
     hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
+    dtype: WireDtype = "fp32",
 ) -> Played:
     """Play ``rounds`` rounds of a federation and return every outcome.
 
@@ -169,11 +179,12 @@ def play(
         faults: Peers that misbehave.
         weather: What the network does to messages.
         hears: The peers that each site hears; all of them if not given.
+        dtype: How numbers travel between sites.
 
     Raises:
         TrainingError: A loss is not finite.
     """
-    exchange = InStep(list(algorithms), server, faults, weather, hears)
+    exchange = InStep(list(algorithms), server, faults, weather, hears=hears, dtype=dtype)
     # Threads must not share modules: a functional call swaps a module's parameters for a moment.
     algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
     data = {site: misled(one, (faults or {}).get(site)) for site, one in data.items()}
