@@ -16,6 +16,9 @@ DflmoeError
 ├── ExperimentError          an experiment is unknown, or its file is malformed or contradictory
 ├── StoreError               the store of a node cannot be opened, read or written
 ├── ExchangeError            nothing can be exchanged: a folder or a network is not there
+├── SettingsError            a node's settings are missing, malformed or contradictory
+├── RunningError             a node runs already, or none does
+├── UnsoundError             the doctor found something that keeps a node from running
 ├── TrainingError            training ran into numbers that are not finite
 └── SecurityError            something must not be trusted
     ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
@@ -199,3 +202,21 @@ class ExchangeError(DflmoeError):
     """Nothing can be exchanged: a folder or a network is not there."""
 
     exit_code = 29
+
+
+class SettingsError(DflmoeError):
+    """A node's settings are missing, malformed or contradictory."""
+
+    exit_code = 30
+
+
+class RunningError(DflmoeError):
+    """A node runs already where one should begin, or none where one should be told something."""
+
+    exit_code = 31
+
+
+class UnsoundError(DflmoeError):
+    """The doctor found something that keeps a node from running."""
+
+    exit_code = 32

@@ -22,7 +22,8 @@ app = typer.Typer(
 app.command()(pilot)
 app.add_typer(bench, name="bench")
 try:
-    from dflmoe.cli import federation, head, site, store
+    from dflmoe.cli import federation, head, node, site, store
+    from dflmoe.cli.demo import demo
 except ImportError as error:
     LACKING = error.name
 
@@ -32,10 +33,17 @@ except ImportError as error:
             f"nodes need {LACKING}; install it with: pip install 'dflmoe[node]'"
         )
 
-    for name in ("site", "federation", "head", "store"):
+    for name in ("demo", "site", "federation", "head", "store", "node"):
         app.command(name, context_settings=ANYTHING)(lacking)
 else:
-    groups = {"site": site, "federation": federation, "head": head, "store": store}
+    app.command()(demo)
+    groups = {
+        "site": site,
+        "federation": federation,
+        "node": node,
+        "head": head,
+        "store": store,
+    }
     for name, group in groups.items():
         app.add_typer(group.app, name=name)
 

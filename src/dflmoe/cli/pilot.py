@@ -138,8 +138,8 @@ def pilot(
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
     else:
-        Console(highlight=False).print(_table(report))
-        typer.echo(f"{_sentence(report)}\nReport: {page}")
+        Console(highlight=False).print(result_table(report))
+        typer.echo(f"{result_sentence(report)}\nReport: {page}")
     if report.partial:
         raise typer.Exit(INTERRUPTED)
 
@@ -198,7 +198,7 @@ def _play(
         signal.signal(signal.SIGINT, before)
 
 
-def _table(report: Report) -> Table:
+def result_table(report: Report) -> Table:
     """Return the table that ends a pilot."""
     table = Table(title=f"{report.title}: {report.metric}, 95 % intervals over patients")
     for name in ("site", "rows", "alone", "borrowed", "gain", "over best control", "verdict"):
@@ -217,7 +217,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _sentence(report: Report) -> str:
+def result_sentence(report: Report) -> str:
     """Return the outcome in one sentence."""
     share = report.pooled_share
     text = f"Mean gain {_signed(report.mean.gain)}"

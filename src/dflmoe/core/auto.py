@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from dflmoe.core.dials import Dials
+from dflmoe.core.training import Training
 
 Exchange = Literal["shared", "averaged", "anchored", "seeded", "paper"]
 
@@ -42,6 +43,21 @@ WHY: Mapping[Exchange, str] = {
     "labelled rows, and in our trials heads lent so did no better than random ones. Agree on one "
     "light network beside your own, or on public rows.",
 }
+
+
+AVERAGE_ROUNDS = 15
+"""Rounds of averaging, ours and FedAvg's."""
+
+TABLE_NETWORK = Training(
+    weight_decays=(0.1, 0.01, 0.001), learning_rate=0.01, max_steps=300, patience=6
+)
+IMAGE_NETWORK = Training(
+    weight_decays=(0.003,), learning_rate=0.005, max_steps=200, judge_every=20, batch=64
+)
+LOCAL_STEPS = Training(
+    weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64, early_stopping=False
+)
+"""Of one round of averaging a network that all sites agreed on."""
 
 
 def exchange_for(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss
-from dflmoe.core.align import anchor_features, anchored_map
+from dflmoe.core.align import aligned, anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
 from dflmoe.core.distil import is_distribution, with_opinion
@@ -23,6 +23,7 @@ from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import initial, mean_of, part_of, stacked_call
 from dflmoe.core.task import over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
+from dflmoe.core.transform import transformed
 from dflmoe.types import Params, SiteId, generator
 
 WIDE_GRID = Training().weight_decays
@@ -355,6 +356,24 @@ class DFLMoE:
             heard[m.site] = Expert(head_of(m.tensors), m.width, state.round, anchors, opinion)
         held = {**state.experts, **heard}
         return {s: e for s, e in held.items() if state.round - e.heard <= self.dials.max_age}
+
+    def opinions(
+        self, state: SiteState, data: SiteData
+    ) -> dict[SiteId, Float[Tensor, "split row class ..."]]:
+        """Return what each expert says by itself, the own head under the site's own name."""
+        folds = data.crossfit
+        features = self._features(state.params["body"], data)
+        maps = self._maps(state, state.experts, data)
+        said = {state.site: self.own_log_probs(state, data)}
+        for site, expert in sorted(state.experts.items()):
+            seen = features
+            if self.dials.align == "paper":
+                seen = transformed(state.params["mixture"], site, features)
+            elif site in maps:
+                seen = aligned(maps[site], features)
+            logits = stacked_call(self.network.head, folds.spread(expert.head), seen)
+            said[site] = folds.out_of_fold(data.task.said(logits, 2))
+        return said
 
     def own_log_probs(
         self, state: SiteState, data: SiteData

@@ -31,6 +31,34 @@ class SiteRows:
     patient: NDArray[np.int64]
     subgroups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
+    def checked(self, classes: tuple[str, ...], remedy: str = "first") -> Self:
+        """Return the rows if there are enough to learn from and to test on.
+
+        Args:
+            classes: Names of the classes.
+            remedy: What to do, after "add rows".
+
+        Raises:
+            SiteError: There are too few, or of one class only.
+        """
+        if len(self.y) < MIN_ROWS:
+            raise SiteError(
+                f"site {self.name!r} has {len(self.y)} rows and needs {MIN_ROWS}; add rows {remedy}"
+            )
+        counts = np.bincount(self.y, minlength=len(classes))
+        if (counts > 0).sum() < 2:  # noqa: PLR2004 - one class cannot be told from another
+            raise SiteError(
+                f"site {self.name!r} has rows of one class only "
+                f"({classes[int(counts.argmax())]!r}); add rows {remedy}"
+            )
+        if sorted(counts[counts > 0])[0] < 4:  # noqa: PLR2004 - two to learn, two to test
+            rare = classes[int(np.where(counts > 0, counts, counts.max() + 1).argmin())]
+            raise SiteError(
+                f"site {self.name!r} has fewer than 4 rows of class {rare!r}, too few to "
+                f"learn from and to test on; add rows {remedy}"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Study:
@@ -92,25 +120,7 @@ class Study:
                 f"{len(self.sites)}; check the site column"
             )
         for site in self.sites:
-            if len(site.y) < MIN_ROWS:
-                raise SiteError(
-                    f"site {site.name!r} has {len(site.y)} rows and needs {MIN_ROWS}; "
-                    f"add rows or leave it out with --leave-out {site.name!r}"
-                )
-            counts = np.bincount(site.y, minlength=len(self.classes))
-            if (counts > 0).sum() < 2:  # noqa: PLR2004 - one class cannot be told from another
-                raise SiteError(
-                    f"site {site.name!r} has rows of one class only "
-                    f"({self.classes[int(counts.argmax())]!r}); "
-                    f"add rows or leave it out with --leave-out {site.name!r}"
-                )
-            if sorted(counts[counts > 0])[0] < 4:  # noqa: PLR2004 - two to learn, two to test
-                rare = self.classes[int(np.where(counts > 0, counts, counts.max() + 1).argmin())]
-                raise SiteError(
-                    f"site {site.name!r} has fewer than 4 rows of class {rare!r}, too few to "
-                    f"learn from and to test on; add rows or leave it out with "
-                    f"--leave-out {site.name!r}"
-                )
+            site.checked(self.classes, f"or leave it out with --leave-out {site.name!r}")
         return self
 
 

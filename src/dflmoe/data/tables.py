@@ -61,8 +61,29 @@ def read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def read_with_schema(path: Path, schema: Schema) -> Study:
+def read_features(path: Path, schema: Schema) -> NDArray[np.float32]:
+    """Read the agreed columns of a table, whatever else it holds, ``[row, feature]``.
+
+    Raises:
+        DataFileError: The file cannot be read.
+        ColumnError: A column of the schema is missing, or holds something else than it says.
+    """
+    return _features(read_frame(path), path, schema)
+
+
+def _features(frame: pd.DataFrame, path: Path, schema: Schema) -> NDArray[np.float32]:
+    _require(frame, path, list(schema.columns))
+    parts = [_by_schema(frame[name], name, path, c) for name, c in schema.columns.items()]
+    return np.concatenate(parts, axis=1)
+
+
+def read_with_schema(path: Path, schema: Schema, *, at: str | None = None) -> Study:
     """Read a table whose columns the federation has agreed on.
+
+    Args:
+        path: The file.
+        schema: The columns.
+        at: The site that all rows are of, where the table has no site column.
 
     Raises:
         DataFileError: The file cannot be read.
@@ -72,19 +93,20 @@ def read_with_schema(path: Path, schema: Schema) -> Study:
     """
     frame = read_frame(path)
     roles = Roles(schema.site, schema.label, schema.patient)
-    _require(frame, path, [roles.site, roles.label, *schema.columns])
+    if at is not None and roles.site not in frame.columns:
+        frame = frame.assign(**{roles.site: at})
+    patients = [roles.patient] if roles.patient is not None else []
+    _require(frame, path, [roles.site, roles.label, *patients])
     for role in (schema.sex, schema.age):
         if role is not None and role not in schema.columns:
             raise SchemaError(f"the schema names {role!r} for a role but not among its columns")
-    parts = [_by_schema(frame[name], name, path, c) for name, c in schema.columns.items()]
+    x = _features(frame, path, schema)
     y, classes = _labels(frame, path, roles, schema.classes)
     return Study(
         title=schema.title,
         task=schema.task,
         classes=classes,
-        sites=_sites(
-            frame, path, roles, x=np.concatenate(parts, axis=1), y=y, groups=_groups(frame, schema)
-        ),
+        sites=_sites(frame, path, roles, x=x, y=y, groups=_groups(frame, schema)),
         kind="table",
         has_patients=roles.patient is not None,
     )

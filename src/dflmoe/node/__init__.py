@@ -10,3 +10,4 @@ TLS_1_3_ONLY = "grpc" not in sys.modules or os.environ.get(SUITES) == OF_RSA
 """Whether that holds: gRPC reads the suites once, when it is first imported."""
 
 os.environ[SUITES] = OF_RSA
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # what is refused is told by the node itself

@@ -1,12 +1,23 @@
 """What a charter means here: the network that is lent, and what a head must look like."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
-from dflmoe.core.auto import Exchange
+from dflmoe.core.auto import (
+    AVERAGE_ROUNDS,
+    DIALS,
+    IMAGE_NETWORK,
+    LOCAL_STEPS,
+    TABLE_NETWORK,
+    Exchange,
+)
+from dflmoe.core.controls import Control
+from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.site import LentKind, Network
+from dflmoe.core.training import Training
 from dflmoe.errors import HeadError
-from dflmoe.networks import build
+from dflmoe.networks import build, entire
 from dflmoe.security.charter import Charter
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import HeadSpec
@@ -27,7 +38,37 @@ def network_of(charter: Charter) -> Network:
     Raises:
         NetworkError: The charter names none that is known here, or that fits its shape.
     """
-    return build(charter.network, charter.shape, len(charter.classes), at=charter.head_from)
+    shape, classes = charter.shape, len(charter.classes)
+    if charter.exchange == "averaged":
+        return entire(charter.network, shape, classes)
+    common = charter.exchange == "shared"
+    return build(charter.network, shape, classes, at=charter.head_from, common=common)
+
+
+def method_of(charter: Charter, network: Network, *, control: Control = "none") -> DFLMoE:
+    """Return the method that a site of the federation plays.
+
+    Args:
+        charter: The rules.
+        network: As ``network_of`` returns it, or with a public body.
+        control: What stands in the place of the peers' knowledge.
+    """
+    averages = AVERAGE_ROUNDS if charter.exchange == "averaged" else 0
+    dials = replace(
+        DIALS[charter.exchange], averaging=averages, control=control, max_age=charter.max_age
+    )
+    if charter.public_body is not None:
+        dials = replace(dials, body="public", vouched=network.common)
+    training = training_of(charter)
+    lending = LOCAL_STEPS if averages else training
+    return DFLMoE(network, dials, lending, training, body_seed=charter.body_seed)
+
+
+def training_of(charter: Charter) -> Training:
+    """Return how a site trains its network to convergence."""
+    if charter.network == "plain":
+        return Training()
+    return TABLE_NETWORK if charter.kind == "table" else IMAGE_NETWORK
 
 
 @lru_cache

@@ -103,6 +103,30 @@ def _moved(of: Replica, to: Replica, done: Synced) -> list[SiteId]:
     return taken
 
 
+class Several:
+    """Some ways to the others; a way that is closed costs nothing while another is open."""
+
+    def __init__(self, *ways: Exchange) -> None:
+        self._ways = ways
+
+    def sync(self) -> Synced:
+        """See ``Exchange.sync``."""
+        done, closed = Synced(), []
+        for way in self._ways:
+            try:
+                one = way.sync()
+            except ExchangeError as error:
+                closed.append(str(error))
+                continue
+            done.taken += one.taken
+            done.given += one.given
+            done.refused += one.refused
+            done.roster |= one.roster
+        if self._ways and len(closed) == len(self._ways):
+            raise ExchangeError("; ".join(closed))
+        return done
+
+
 ROSTER = "roster.json"
 NAME = re.compile(r"([a-z0-9][a-z0-9-]{0,62})-([0-9]{1,19})\.head")
 """A file of a head: its site, and its number."""

@@ -16,6 +16,7 @@ from dflmoe.errors import (
     FingerprintError,
     KeyFileError,
     RosterError,
+    StoreError,
 )
 from dflmoe.files import replace_file
 from dflmoe.security.card import Card, Endpoint, Request, requested
@@ -59,6 +60,7 @@ from dflmoe.wire.manifest import Digest, Document, SiteName
 
 SITE, KEYS, NEXT = "site.json", "keys.pem", "next.pem"
 CHARTER, TRUST, ROSTER = "charter.json", "trust.json", "roster.json"
+SERVING = "serving.safetensors"
 
 
 OVERLAP = timedelta(days=7)
@@ -171,6 +173,28 @@ class Home:
             certificates=tuple(dict.fromkeys(one.pem for one in keys)),
             endpoints=site.endpoints,
         )
+
+    def serve(self, state: bytes) -> None:
+        """Keep what predictions are made with.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        replace_file(self.folder / SERVING, state)
+
+    def serving(self) -> bytes:
+        """Return what predictions are made with.
+
+        Raises:
+            StoreError: No round was played yet, or it cannot be read.
+        """
+        try:
+            return (self.folder / SERVING).read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"the site in {self.folder} has played no round yet, so nothing can be predicted; "
+                f"run: dflmoe node run --once"
+            ) from error
 
     # --- its federation ---
 

@@ -100,6 +100,7 @@ class Network:
         self._pulls: dict[SiteId, Pull] = {}
         self._dials: dict[SiteId, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
+        self._failures: dict[SiteId, str] = {}
         self._done = Synced()
         self._told_roster: Bundle | None = None
         self._changed: asyncio.Event
@@ -152,6 +153,20 @@ class Network:
     def reachable(self) -> dict[SiteId, datetime]:
         """Return the peers with whom there is a stream, and since when."""
         return {site: one.since for site, one in dict(self._sessions).items()}
+
+    def holders(self) -> set[SiteId]:
+        """Return the peers on a stream who said that they hold this site's newest head."""
+        own = self.replica.store.heads().get(self.replica.name)
+        return {s for s, one in dict(self._sessions).items() if own and one.holds >= own.seq}
+
+    def moved(self) -> dict[str, int]:
+        """Return bytes sent and received on the streams of now, which the store does not know."""
+        live = list(self._sessions.values())
+        return {"sent": sum(s.sent for s in live), "received": sum(s.received for s in live)}
+
+    def failures(self) -> dict[SiteId, str]:
+        """Return why the last attempt to dial a peer failed, of peers with whom there is none."""
+        return {s: why for s, why in dict(self._failures).items() if s not in self._sessions}
 
     # --- in the network's thread ---
 
@@ -276,6 +291,8 @@ class Network:
                         patience = first
                 except (grpc.aio.AioRpcError, DflmoeError, OSError, ValueError) as error:
                     logger.info("no stream with %s at %s: %s", site, endpoint, _why(error))
+                    self._failures[site] = _why(error)
+                    self._note_taken()
             await asyncio.sleep(patience * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             patience = min(longest, 2 * patience)
 
@@ -307,6 +324,7 @@ class Network:
         session = Session(site, self.replica.now())
         self._sessions[site] = session
         session.say(self._summary())
+        self._note_taken()
         return session
 
     def _leave(self, session: Session) -> None:
@@ -435,6 +453,8 @@ class Network:
                 continue
             session.told[site] = max(seq, session.told.get(site, -1))
             if site == self.replica.name:
+                session.holds = seq
+                self._note_taken()
                 continue
             held, pull = heads.get(site), self._pulls.get(site)
             if pull is not None and pull.manifest.seq >= seq and self._comes(pull):
@@ -454,6 +474,10 @@ class Network:
         if session.roster_sent != roster.digest:
             session.roster_sent = roster.digest
             session.say(RosterFrame(bundle=roster.raw))
+
+    def _note_taken(self) -> None:
+        with self._taken:
+            self._taken.notify_all()
 
     async def _learn(self, raw: bytes) -> None:
         try:

@@ -5,12 +5,18 @@ round it was in and nothing else; started again, it plays that round as if nothi
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from dflmoe.core.algorithm import Algorithm, Outcome, run_round
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.errors import ExchangeError, SecurityError
+from dflmoe.metrics.resampling import auc_samples
 from dflmoe.node.exchange import Exchange
 from dflmoe.node.replica import Replica
 from dflmoe.node.state import state_bytes, state_of
@@ -19,7 +25,8 @@ from dflmoe.wire.manifest import Document
 
 logger = logging.getLogger(__name__)
 
-PURPOSE = "federated"
+ALONE, PURPOSE = "alone/0", "lend/0"
+"""Random streams, named as in the first repeat of a pilot: the same rows give the same numbers."""
 
 
 class RoundSummary(Document):
@@ -29,6 +36,8 @@ class RoundSummary(Document):
         number: Of the round, from 1.
         own_loss: Out-of-fold loss of the own model.
         mixture_loss: The same of own and borrowed heads together.
+        own_score: Out-of-fold AUC of the own model; none if it cannot be had.
+        mixture_score: The same of own and borrowed heads together.
         used: Whether the guard lets the mixture serve.
         share: Mean weight of each expert.
         quarantined: Peers whose heads were set aside.
@@ -39,11 +48,42 @@ class RoundSummary(Document):
     number: int
     own_loss: float
     mixture_loss: float
+    own_score: float | None = None
+    mixture_score: float | None = None
     used: bool
     share: dict[str, float]
     quarantined: tuple[str, ...]
     heard: tuple[str, ...]
     outage: str | None
+
+
+class Recorded:
+    """An algorithm that remembers what it was given when heads had arrived.
+
+    From that, predictions of other rows can be had as if they had been there: ``node.predict``.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        self.before: SiteState
+
+    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
+        """See ``Algorithm.init``."""
+        return self._algorithm.init(site, data, rng)
+
+    def prepare(
+        self, state: SiteState, data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Lent]:
+        """See ``Algorithm.prepare``."""
+        return self._algorithm.prepare(state, data, rng)
+
+    def absorb(
+        self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
+    ) -> tuple[SiteState, Outcome]:
+        """See ``Algorithm.absorb``."""
+        chance = {"chance": {"state": rng.get_state()}}
+        self.before = replace(state, params={**state.params, **chance})
+        return self._algorithm.absorb(state, inbox, data, rng)
 
 
 @dataclass
@@ -112,11 +152,14 @@ class Node:
             return inbox
 
         rng = generator(self.seed, PURPOSE, self.site, state.round)
-        state, outcome = run_round(self.algorithm, state, swap, self.data, rng)
+        recorded = Recorded(self.algorithm)
+        state, outcome = run_round(recorded, state, swap, self.data, rng)
         summary = RoundSummary(
             number=state.round,
             own_loss=float(outcome.own_loss.mean()),
             mixture_loss=float(outcome.mixture_loss.mean()),
+            own_score=_score(outcome.own, self.data),
+            mixture_score=_score(outcome.mixture, self.data),
             used=bool(outcome.used.all()),
             share={site: float(share.mean()) for site, share in outcome.share.items()},
             quarantined=tuple(s for s, aside in outcome.quarantined.items() if bool(aside.any())),
@@ -126,9 +169,19 @@ class Node:
         self.replica.store.keep_round(
             state.round, state_bytes(state), summary.signed(), self.replica.now()
         )
+        self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
         return state, summary, outcome
 
     @property
     def _rows(self) -> int:
         """Rows that the site learns from."""
         return int((self.data.crossfit.fold[0] >= 0).sum())
+
+
+def _score(log_probs: Tensor, data: SiteData) -> float | None:
+    """Return the out-of-fold AUC on training rows, of the only split of a node."""
+    seen = (data.crossfit.fold[0] >= 0).numpy()
+    y = data.y.numpy()[seen]
+    probs = log_probs[0].double().exp().numpy()[seen]
+    score = float(auc_samples(probs[None], y, np.ones((1, len(y))))[0])
+    return score if math.isfinite(score) else None

@@ -46,6 +46,7 @@ class Session:
     def __init__(self, peer: SiteId, since: datetime) -> None:
         self.peer, self.since = peer, since
         self.told: dict[SiteId, int] = {}
+        self.holds = -1
         self.roster_sent = ""
         self.tasks: set[asyncio.Task[None]] = set()
         self.ends: list[Callable[[], object]] = []

@@ -148,7 +148,7 @@ def play_repeat(
         own = networks.outcomes[name][-1]
         alone[name], share = better(tuned_logistic(one, classes), own.served, one)
         repeat.chosen[name] = share
-        repeat.curves[name] = _mean_curve(own)
+        repeat.curves[name] = mean_curve(own)
     data = {name: replace(one, alone=alone[name]) for name, one in data.items()}
     keep("alone", alone)
 
@@ -309,5 +309,6 @@ def _pooled(
     }
 
 
-def _mean_curve(outcome: Outcome) -> list[float]:
+def mean_curve(outcome: Outcome) -> list[float]:
+    """Return the out-of-fold loss of a network while it trained, the mean over splits."""
     return [float(v) for v in torch.nanmean(outcome.curve, dim=0)]

@@ -48,9 +48,10 @@ def cost(
     played = repeats[0].federation
     average = repeats[0].average
     payload = max(played.payload_bytes.values()) if played else 0
+    splits = options.folds if options.only_split is None else 1
     messages = played.messages if played else 0
     hours = [
-        sum(r.federation.seconds.values()) / len(study.sites) / options.folds / 3600
+        sum(r.federation.seconds.values()) / len(study.sites) / splits / 3600
         for r in repeats
         if r.federation
     ]

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from dflmoe.core.auto import DIALS, WHY
+from dflmoe.core.auto import (
+    AVERAGE_ROUNDS,
+    DIALS,
+    IMAGE_NETWORK,
+    LOCAL_STEPS,
+    TABLE_NETWORK,
+    WHY,
+)
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
 from dflmoe.core.training import Training
@@ -18,9 +25,6 @@ from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
 
 Mode = Literal["auto", "paper"]
-
-AVERAGE_ROUNDS = 15
-"""Rounds of averaging, ours and FedAvg's."""
 
 INNER_FOLDS = 5
 """Folds that decisions within a training set are cross-fitted on."""
@@ -152,17 +156,7 @@ def alike(networks: Mapping[SiteId, Network]) -> bool:
     return len({f"{n.body}{n.head}" for n in networks.values()}) == 1
 
 
-TABLE_NETWORK = Training(
-    weight_decays=(0.1, 0.01, 0.001), learning_rate=0.01, max_steps=300, patience=6
-)
 AVERAGE = Training(weight_decays=(0.3, 0.03, 0.003), learning_rate=0.05, max_steps=10)
-IMAGE_NETWORK = Training(
-    weight_decays=(0.003,), learning_rate=0.005, max_steps=200, judge_every=20, batch=64
-)
-LOCAL_STEPS = Training(
-    weight_decays=(0.003,), learning_rate=0.01, max_steps=10, batch=64, early_stopping=False
-)
-"""Of one round of averaging a network that all sites agreed on."""
 PAPER_STEPS = Training(
     weight_decays=(1e-3,),
     learning_rate=3e-3,

@@ -13,7 +13,7 @@ from dflmoe.pilot.cost import Prices, cost, fedavg_words
 from dflmoe.pilot.plan import Options, Plan
 from dflmoe.pilot.safety import safety
 from dflmoe.pilot.scores import Floats, Scored, means, score, value
-from dflmoe.report.schema import SMALL_CELL, Curve, Report, RowsPoint, Safety, Site
+from dflmoe.report.schema import SMALL_CELL, Curve, Operation, Report, RowsPoint, Safety, Site
 from dflmoe.report.verdict import verdict
 from dflmoe.types import SiteId
 
@@ -27,6 +27,7 @@ def report(
     seconds: float,
     prices: Prices | None = None,
     rows_curve: Sequence[RowsPoint] = (),
+    operation: Sequence[Operation] = (),
 ) -> Report:
     """Return the report of the repeats that were played.
 
@@ -38,6 +39,7 @@ def report(
         seconds: Wall-clock time of the pilot.
         prices: Assumptions of the money section.
         rows_curve: Gain against labelled rows, if asked for.
+        operation: What nodes measured, where nodes played.
     """
     shown, seen = tested_only(study, repeats)
     scored = score(shown, options, seen)
@@ -73,6 +75,9 @@ def report(
             for name in ("dflmoe", "torch", "numpy", "scikit-learn", "scipy")
         }
         | {"python": python_version()},
+        only_split=options.only_split,
+        wire_dtype=options.dtype,
+        operation=list(operation),
     )
 
 

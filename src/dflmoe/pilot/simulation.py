@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
-from dflmoe.core.auto import DIALS, WHY, exchange_for
+from dflmoe.core.auto import AVERAGE_ROUNDS, DIALS, LOCAL_STEPS, WHY, exchange_for
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
 from dflmoe.core.stacking import learns
 from dflmoe.core.training import Training
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import LabelError, OptionError, SiteError
-from dflmoe.pilot.plan import AVERAGE_ROUNDS, LOCAL_STEPS, Options, Plan, alike
+from dflmoe.pilot.plan import Options, Plan, alike
 from dflmoe.pilot.run import run
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 SMALL_CELL = 5
 """Cells with fewer patients are not shown."""
 
@@ -156,6 +156,25 @@ class RowsPoint(Section):
     gain: Value
 
 
+class Operation(Section):
+    """What a node measured while it ran: how it went, whatever came of it.
+
+    ``peers`` says of each other site how far it got: known, reachable, authenticated, lending,
+    used; ``missing`` why one did not contribute.
+    """
+
+    site: str
+    rounds: int
+    sent_bytes: int
+    received_bytes: int
+    peers: dict[str, str]
+    missing: dict[str, str]
+    refused: int
+    outages: list[str]
+    seconds: dict[str, float]
+    audit_head: str | None
+
+
 class Report(Section):
     """A whole pilot."""
 
@@ -185,3 +204,6 @@ class Report(Section):
     cost: Cost
     seconds: float
     versions: dict[str, str]
+    only_split: int | None = None
+    wire_dtype: str = "fp32"
+    operation: list[Operation] = []

@@ -1,0 +1,217 @@
+"""``dflmoe node``: play rounds with the other hospitals, and use what comes of it."""
+
+import csv
+import io
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.data.one_site import read_unlabelled
+from dflmoe.errors import OptionError, RunningError, SettingsError, TrainingError
+from dflmoe.files import replace_file
+from dflmoe.node.baseline import baseline
+from dflmoe.node.home import Home, read_limited
+from dflmoe.node.life import Life, alone_in, running, stop
+from dflmoe.node.node import RoundSummary
+from dflmoe.node.predict import Predicted, predict
+from dflmoe.node.settings import SETTINGS, Settings
+from dflmoe.node.status import STATUS, Status
+
+INTERRUPTED = 130
+
+app = typer.Typer(no_args_is_help=True, help="Play rounds with the other hospitals.")
+
+
+def settings_of(here: Home) -> Settings:
+    """Return the settings of a site."""
+    return Settings.load(here.folder / SETTINGS)
+
+
+@app.command()
+def run(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One round, and stop.")] = False,
+    until: Annotated[int | None, typer.Option(help="Last round; for ever if not given.")] = None,
+    every: Annotated[
+        float | None, typer.Option(help="Seconds from one round to the next; else as node.toml.")
+    ] = None,
+    bind: Annotated[
+        str | None, typer.Option(help="host:port to listen at; else as node.toml.")
+    ] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Play rounds with the newest heads that are held, waiting for nobody.
+
+    Started again, it goes on where it was. Ctrl-C or dflmoe node stop ends it.
+
+    Example: dflmoe node run --until 10
+    """
+    if once and until is not None:
+        raise OptionError("--once and --until both say when to end; give one of them")
+    if until is not None and until < 1:
+        raise OptionError(f"--until is {until}; it takes 1 or more")
+    here = home_of(home)
+    name = here.site.name
+    given = {"every": every, "bind": bind}
+    settings = settings_of(here).model_copy(
+        update={key: value for key, value in given.items() if value is not None}
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with alone_in(here.folder):
+            life = Life(here, settings)
+            with life.online():
+                at = f" and listens at port {life.network.port}" if life.network.port else ""
+                console.print(f"{name} runs{at}; Ctrl-C ends it.")
+                if life.replica.relays:
+                    life.relay()
+                last = life.replica.store.rounds()
+                played = RoundSummary.model_validate_json(last[-1]).number if last else 0
+                for summary, _ in life.rounds(played + 1 if once else until):
+                    console.print(_line(summary), markup=False)
+    except FloatingPointError as error:
+        raise TrainingError(f"site {name!r}: {error}; check its data for extreme values") from error
+    except KeyboardInterrupt:
+        console.print("Stopped; started again, it goes on where it was.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def status(*, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """Show what the node does, and what it has of each peer.
+
+    Example: dflmoe node status --json
+    """
+    here = home_of(home)
+    pid = running(here.folder)
+    if not (here.folder / STATUS).exists():
+        raise RunningError(f"no node has run in {here.folder}; start one with: dflmoe node run")
+    shown = Status.read(read_limited(here.folder / STATUS, "the status"), "the status")
+    if pid is None:
+        shown = shown.model_copy(update={"pid": None, "doing": "stopped"})
+    if as_json:
+        typer.echo(shown.model_dump_json(indent=1))
+        return
+    Console(highlight=False).print(_table(shown))
+
+
+@app.command("stop")
+def stop_node(*, home: HomeOption = HOME) -> None:
+    """End the node of this site; a round that was not finished is played again.
+
+    Example: dflmoe node stop
+    """
+    here = home_of(home)
+    stop(here.folder)
+    typer.echo(f"The node of {here.site.name} has stopped.")
+
+
+@app.command("predict")
+def predict_file(
+    file: Annotated[Path, typer.Argument(help="Rows to predict: .csv, .parquet or .npz.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; else a table.")] = None,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict new rows with the model of the last round, and say how far its experts agree.
+
+    Example: dflmoe node predict new-patients.csv --out predictions.csv
+    """
+    here = home_of(home)
+    settings, charter = settings_of(here), here.charter
+    if settings.data is None:
+        raise SettingsError("the settings have no section [data], so there is no model")
+    serving = here.serving()
+    x = read_unlabelled(file, shape=charter.shape, columns=charter.columns)
+    had = baseline(charter, settings.data, here.site.name, seed=settings.seed)
+    found = predict(charter, had, serving, x, seed=settings.seed)
+    rows = _rows(found)
+    if as_json:
+        typer.echo(
+            json.dumps({"round": found.round, "borrowed": found.used, "rows": rows}, indent=1)
+        )
+        return
+    if out is not None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(out, text.getvalue())
+        typer.echo(f"{len(rows)} predictions: {out}")
+        return
+    model = "own and borrowed heads" if found.used else "the site's own model"
+    table = Table(title=f"By {model}, round {found.round}", title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(highlight=False).print(table)
+
+
+def _rows(found: Predicted) -> list[dict[str, str | int | float]]:
+    return [
+        {
+            "row": k,
+            "likely": found.classes[found.likely[k]],
+            **{
+                f"p {name}": round(float(p), 4)
+                for name, p in zip(found.classes, probs, strict=True)
+            },
+            "experts from": round(float(found.agreement[k, 0]), 4),
+            "to": round(float(found.agreement[k, 1]), 4),
+        }
+        for k, probs in enumerate(np.asarray(found.probs))
+    ]
+
+
+def _line(summary: RoundSummary) -> str:
+    """Return a round in one line."""
+    scores = [
+        "-" if score is None else f"{score:.3f}"
+        for score in (summary.own_score, summary.mixture_score)
+    ]
+    serves = "the mixture serves" if summary.used else "the own model serves"
+    heard = ", ".join(summary.heard) or "nobody"
+    line = (
+        f"round {summary.number}: AUC alone {scores[0]}, mixed {scores[1]}; {serves}; heard {heard}"
+    )
+    return line if summary.outage is None else f"{line}; nothing was exchanged: {summary.outage}"
+
+
+def _table(shown: Status) -> Table:
+    """Return a status for people."""
+    last = shown.last
+    head = f"{shown.site} in {shown.federation}: {shown.doing}"
+    if last is not None:
+        head += f"\n{_line(last)}"
+    head += f"\nroster {shown.roster[0]}, {shown.roster[1]}; {shown.sent} bytes sent, "
+    head += f"{shown.received} received, {shown.refused} refused"
+    table = Table(title=head, title_justify="left")
+    for column in ("peer", "state", "connected", "head of round", "age", "share", "problem"):
+        table.add_column(column)
+    for peer in shown.peers:
+        table.add_row(
+            f"{peer.site} (relay)" if peer.relay else peer.site,
+            f"{peer.state}, quarantined" if peer.quarantined else peer.state,
+            "yes" if peer.connected else "no",
+            "-" if peer.head_round is None else str(peer.head_round),
+            "-" if peer.head_age_s is None else f"{peer.head_age_s:.0f} s",
+            "-" if peer.share is None else f"{peer.share:.2f}",
+            peer.problem or "",
+        )
+    return table
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's
+    raise KeyboardInterrupt

@@ -1,0 +1,141 @@
+"""The rows of the one site that a node serves, as its federation's charter describes them."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from dflmoe.data.arrays import read_npz
+from dflmoe.data.schema import Schema
+from dflmoe.data.study import SiteRows
+from dflmoe.errors import (
+    ColumnError,
+    DataFileError,
+    LabelError,
+    MissingExtraError,
+    SchemaError,
+    SiteError,
+)
+
+ARRAYS = frozenset({"x", "y", "patient"})
+
+
+def read_site(
+    path: Path, name: str, *, classes: tuple[str, ...], shape: tuple[int, ...], columns: str | None
+) -> SiteRows:
+    """Read the labelled rows of one site.
+
+    Args:
+        path: A table (``.csv``, ``.parquet``) with the agreed columns, or an ``.npz`` with ``x``
+            (``[row, *shape]``, scaled as agreed), ``y`` (0 to C-1) and, if known, ``patient``.
+        name: The site.
+        classes: Names of the classes.
+        shape: Of one row.
+        columns: The agreed schema of a table, as TOML.
+
+    Raises:
+        DataFileError: The file is missing, unreadable, or holds rows of another shape.
+        PickleError: An array holds pickled objects.
+        ColumnError: A column is missing, or holds something else than agreed.
+        LabelError: A label is missing, or is none of the classes.
+        SchemaError: The charter's columns are none, or malformed.
+        SiteError: The table holds rows of several sites, and none of this one.
+    """
+    if path.suffix.lower() == ".npz":
+        return _arrays(path, name, classes, shape)
+    study = _tables().read_with_schema(path, agreed(columns, path), at=name)
+    if study.classes != classes:
+        raise SchemaError("the charter's columns name other classes than the charter itself")
+    here: list[SiteRows] = [site for site in study.sites if site.name == name]
+    if not here:
+        raise SiteError(
+            f"data file {path} holds rows of {', '.join(s.name for s in study.sites)}, "
+            f"and none of {name}"
+        )
+    if here[0].x.shape[1:] != shape:
+        raise SchemaError(
+            f"the charter's columns make rows of {here[0].x.shape[1:]}, and it says {shape}"
+        )
+    return here[0]
+
+
+def read_unlabelled(
+    path: Path, *, shape: tuple[int, ...], columns: str | None
+) -> NDArray[np.float32]:
+    """Read rows to predict; labels, if there are any, are not looked at.
+
+    Raises:
+        DataFileError: The file is missing, unreadable, or holds rows of another shape.
+        ColumnError: A column is missing, or holds something else than agreed.
+        SchemaError: The charter's columns are none, or malformed.
+    """
+    if path.suffix.lower() == ".npz":
+        return _shaped(path, read_npz(path, {"x"}), shape)
+    x: NDArray[np.float32] = _tables().read_features(path, agreed(columns, path))
+    if x.shape[1:] != shape:
+        raise SchemaError(f"the charter's columns make rows of {x.shape[1:]}, and it says {shape}")
+    return x
+
+
+def agreed(columns: str | None, path: Path) -> Schema:
+    """Return the schema that a charter carries.
+
+    Raises:
+        SchemaError: It carries none, or a malformed one.
+    """
+    if columns is None:
+        raise SchemaError(
+            f"the charter names no columns, so nobody knows what those of {path} mean; "
+            f"give an .npz file, or found the federation with columns"
+        )
+    try:
+        return Schema.model_validate(tomllib.loads(columns))
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise SchemaError(f"the charter's columns are malformed: {error}") from error
+
+
+def _tables() -> Any:  # noqa: ANN401 - a module
+    try:
+        from dflmoe.data import tables  # noqa: PLC0415 - needs the extra
+    except ImportError as error:
+        raise MissingExtraError(
+            f"tables need {error.name}; install it with: pip install 'dflmoe[pilot]'"
+        ) from error
+    return tables
+
+
+def _arrays(path: Path, name: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> SiteRows:
+    arrays = read_npz(path, ARRAYS)
+    x = _shaped(path, arrays, shape)
+    if "y" not in arrays:
+        raise ColumnError(f"data file {path} has no array 'y'; it needs x and y")
+    y = arrays["y"]
+    whole = y.ndim == 1 and len(y) == len(x) and np.issubdtype(y.dtype, np.integer)
+    if not whole or (len(y) and (y.min() < 0 or y.max() >= len(classes))):
+        raise LabelError(
+            f"data file {path}: y must hold one whole number a row, 0 to {len(classes) - 1}"
+        )
+    patient = arrays.get("patient", np.arange(len(y)))
+    if len(patient) != len(y):
+        raise DataFileError(f"data file {path} names {len(patient)} patients for {len(y)} rows")
+    people = np.unique(patient, return_inverse=True)[1].astype(np.int64)
+    return SiteRows(name, x, y.astype(np.int64), people)
+
+
+def _shaped(
+    path: Path, arrays: dict[str, NDArray[Any]], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    if "x" not in arrays:
+        raise ColumnError(f"data file {path} has no array 'x'")
+    x = arrays["x"]
+    if x.shape[1:] != shape or not np.issubdtype(x.dtype, np.number):
+        raise DataFileError(
+            f"data file {path} holds rows of {x.dtype} {x.shape[1:]}, and the charter says {shape}"
+        )
+    if not np.isfinite(x).all():
+        raise DataFileError(f"data file {path}: x holds NaN or infinite numbers")
+    numbers: NDArray[np.float32] = x.astype(np.float32)
+    return numbers

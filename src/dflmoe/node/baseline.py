@@ -1,0 +1,97 @@
+"""What a site has before it borrows anything: its rows, prepared, and its best model alone."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from dflmoe.baselines.alone import alone
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.core.algorithm import Outcome
+from dflmoe.core.site import Network, SiteData
+from dflmoe.data.one_site import read_site
+from dflmoe.data.prepared import data_of, splits_of
+from dflmoe.data.splits import Splits
+from dflmoe.data.study import SiteRows
+from dflmoe.data.weights import read_weights
+from dflmoe.errors import SettingsError
+from dflmoe.networks.public import public_body
+from dflmoe.node.agreed import network_of, training_of
+from dflmoe.node.node import ALONE
+from dflmoe.node.settings import Rows
+from dflmoe.security.charter import Charter
+from dflmoe.types import SiteId
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A site that has not borrowed anything yet.
+
+    Attributes:
+        rows: All of its rows.
+        splits: Its one split: rows to learn from in folds, and rows that are set aside.
+        data: The same, as the method takes them, with what the site has alone.
+        network: Whose head it lends.
+        logistic: Whether logistic regression was the better model alone, 0 or 1.
+        outcome: Of its own network alone.
+        alone: Log probabilities of the better model.
+    """
+
+    rows: SiteRows
+    splits: Splits
+    data: SiteData
+    network: Network
+    logistic: float
+    outcome: Outcome
+    alone: Tensor
+
+
+def rows_of(charter: Charter, where: Rows, site: SiteId) -> SiteRows:
+    """Return the rows of a site, if they can be learnt from and tested on.
+
+    Raises:
+        DataError: They cannot be read, or are too few.
+        SchemaError: The charter's columns are none, or malformed.
+    """
+    return read_site(
+        where.path, site, classes=charter.classes, shape=charter.shape, columns=charter.columns
+    ).checked(charter.classes)
+
+
+def baseline(charter: Charter, where: Rows, site: SiteId, *, seed: int) -> Baseline:
+    """Read and split a site's rows, and train what it has alone.
+
+    Raises:
+        DataError: The rows cannot be used.
+        NetworkError: The charter's network does not fit them.
+        SettingsError: The public weights are not those that the charter names.
+        FloatingPointError: A loss is not finite.
+    """
+    rows = rows_of(charter, where, site)
+    splits = splits_of(
+        rows, folds=where.test_folds, inner_folds=charter.inner_folds, seed=seed, only=(0,)
+    )
+    data = data_of(rows, splits)
+    network = _with_public_body(network_of(charter), charter, where.public_body)
+    local = LocalOnly(network, training_of(charter))
+    said, share, outcome = alone(site, data, local, seed=seed, purpose=ALONE)
+    return Baseline(rows, splits, replace(data, alone=said), network, share, outcome, said)
+
+
+def _with_public_body(network: Network, charter: Charter, path: Path | None) -> Network:
+    """Return the network with the public weights that the charter names.
+
+    Raises:
+        SettingsError: They are not given, or others than the charter names.
+    """
+    if charter.public_body is None:
+        return network
+    if path is None:
+        raise SettingsError(
+            "the charter names public weights; say where they are with public_body in [data]"
+        )
+    weights = read_weights(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != charter.public_body:
+        raise SettingsError(f"{path} holds other weights than the charter names")
+    return public_body(network, weights)

@@ -1,0 +1,218 @@
+"""A node's life: one process, from its start to a signal, whatever its peers do.
+
+The rounds are played in the main thread, the network has a thread of its own, and a third writes
+the status that people look at. A lock that the system releases with the process keeps a second node
+out of the same folder.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dflmoe.core.algorithm import Outcome
+from dflmoe.errors import DflmoeError, ExchangeError, RunningError, SettingsError
+from dflmoe.node.agreed import method_of
+from dflmoe.node.baseline import baseline
+from dflmoe.node.exchange import Exchange, FolderExchange, Several, Synced
+from dflmoe.node.home import Home
+from dflmoe.node.network import Network
+from dflmoe.node.node import Node, RoundSummary
+from dflmoe.node.replica import Replica
+from dflmoe.node.settings import Settings
+from dflmoe.node.status import status_of
+from dflmoe.node.store import STORE, Store
+
+logger = logging.getLogger(__name__)
+
+LOCK = "node.lock"
+MEETING_S, FAREWELL_S = 5.0, 10.0
+"""How long a node waits for peers to answer before its first round, and for them to take its newest
+head before it ends."""
+
+WATCH_S = 1.0
+STOP_S = 30.0
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep every other node out of a site's folder.
+
+    Raises:
+        RunningError: One runs there already.
+    """
+    with (folder / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunningError(
+                f"a node runs in {folder} already; stop it with: dflmoe node stop"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def running(folder: Path) -> int | None:
+    """Return the process of the node that runs in a folder; none if none does."""
+    try:
+        with (folder / LOCK).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return int(lock.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def stop(folder: Path, patience: float = STOP_S) -> None:
+    """Ask the node of a folder to end, and wait until it has.
+
+    Raises:
+        RunningError: None runs there, or it does not end.
+    """
+    pid = running(folder)
+    if pid is None:
+        raise RunningError(f"no node runs in {folder}; start one with: dflmoe node run")
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + patience
+    while running(folder) == pid:
+        if time.monotonic() > until:
+            raise RunningError(f"the node in {folder} (process {pid}) does not end; look at it")
+        time.sleep(0.05)
+
+
+class Streams:
+    """The network as an exchange: closed while there is no stream with anybody."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def sync(self) -> Synced:
+        """See ``Exchange.sync``."""
+        done = self._network.sync()
+        if not self._network.reachable():
+            raise ExchangeError("no peer is connected")
+        return done
+
+
+class Life:
+    """A node that runs in this process."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        """Open all that a node needs; nothing is sent or listened for yet.
+
+        Raises:
+            SecurityError: Keys or roster are missing or cannot be used.
+            StoreError: The store cannot be opened.
+        """
+        self.home, self.settings = home, settings
+        self.replica = Replica(home, Store(home.folder / STORE, sweeps=True))
+        self.network = Network(self.replica, settings.bind)
+        self.doing = "starting"
+        self._ended = threading.Event()
+
+    def exchange(self) -> Exchange:
+        """Return all ways to the others."""
+        ways: list[Exchange] = [Streams(self.network)]
+        if self.settings.folder is not None:
+            ways.append(FolderExchange(self.replica, self.settings.folder))
+        return Several(*ways)
+
+    @contextmanager
+    def online(self) -> Iterator[None]:
+        """Listen, dial and tell the status, until the block ends.
+
+        Raises:
+            ExchangeError: The address cannot be listened at.
+        """
+        self.network.start()
+        watch = threading.Thread(target=self._watch, name="status", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            watch.join()
+            self.network.stop()
+            self.doing = "stopped"
+            self._tell(pid=None)
+            self.replica.store.close()
+
+    def rounds(self, until: int | None) -> Iterator[tuple[RoundSummary, Outcome]]:
+        """Train what the site has alone, then play rounds, one every so many seconds.
+
+        Args:
+            until: The last round; for ever if not given.
+
+        Raises:
+            SettingsError: The settings name no rows.
+            DataError: The rows cannot be used.
+            StoreError: A round cannot be stored.
+            FloatingPointError: A loss is not finite.
+        """
+        if self.settings.data is None:
+            raise SettingsError("the settings have no section [data], so there is nothing to learn")
+        charter, seed = self.replica.roster.charter, self.settings.seed
+        self.doing = "training alone"
+        had = baseline(charter, self.settings.data, self.replica.name, seed=seed)
+        self.doing = "meeting peers"
+        self._meet()
+        method = method_of(charter, had.network)
+        node = Node(self.replica, self.exchange(), method, had.data, seed)
+        self.doing = "playing a round"
+        began = time.monotonic()
+        for summary, outcome in node.rounds(until):
+            yield summary, outcome
+            if summary.number != until:
+                self.doing = "waiting for the next round"
+                time.sleep(max(0.0, began + self.settings.every - time.monotonic()))
+                self.doing = "playing a round"
+                began = time.monotonic()
+        self.doing = "handing over its head"
+        self.network.wait(self._handed_over, FAREWELL_S)
+
+    def relay(self) -> None:
+        """Pass heads on, for ever."""
+        self.doing = "relaying"
+        while True:
+            time.sleep(STOP_S)
+            if self.settings.folder is not None:
+                with_folder = FolderExchange(self.replica, self.settings.folder)
+                try:
+                    with_folder.sync()
+                except ExchangeError as error:
+                    logger.warning("%s", error)
+
+    # --- what stands behind these ---
+
+    def _meet(self) -> None:
+        """Give peers that can be dialled a moment to answer."""
+        members = self.replica.roster.members
+
+        def all_tried() -> bool:
+            dialled = {s for s, m in members.items() if m.card.endpoints} - {self.replica.name}
+            return dialled <= {*self.network.reachable(), *self.network.failures()}
+
+        self.network.wait(all_tried, MEETING_S)
+
+    def _handed_over(self) -> bool:
+        return set(self.network.reachable()) <= self.network.holders()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(WATCH_S):
+            self._tell(pid=os.getpid())
+
+    def _tell(self, *, pid: int | None) -> None:
+        try:
+            status = status_of(self.replica, self.network, pid=pid, doing=self.doing)
+            status.stored(self.home.folder)
+        except DflmoeError as error:
+            logger.warning("the status cannot be told: %s", error)

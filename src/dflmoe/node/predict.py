@@ -1,0 +1,109 @@
+"""What a site's model says of new rows, and how far its experts agree.
+
+The mixture of the last round is fitted again, from what it was fitted from, with the new rows among
+those that nothing is learnt from: what is said of them is what that round would have said.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dflmoe.baselines.alone import alone
+from dflmoe.baselines.local import LocalOnly
+from dflmoe.core.site import CrossFit, SiteData
+from dflmoe.node.agreed import method_of, training_of
+from dflmoe.node.baseline import Baseline
+from dflmoe.node.node import ALONE
+from dflmoe.node.state import state_of
+from dflmoe.security.charter import Charter
+from dflmoe.types import SiteId
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of some rows.
+
+    Attributes:
+        classes: Names of the classes.
+        probs: Of each row and class.
+        opinions: The same by each expert alone, the own head under the site's own name.
+        used: Whether borrowed heads serve, or the site's own model.
+        round: In which the model was made.
+    """
+
+    classes: tuple[str, ...]
+    probs: Floats
+    opinions: dict[SiteId, Floats]
+    used: bool
+    round: int
+
+    @property
+    def likely(self) -> NDArray[np.int64]:
+        """The likeliest class of each row."""
+        found: NDArray[np.int64] = self.probs.argmax(1)
+        return found
+
+    @property
+    def agreement(self) -> Floats:
+        """Lowest and highest probability that an expert gives a row's likeliest class."""
+        rows = np.arange(len(self.probs))
+        said = np.stack([one[rows, self.likely] for one in self.opinions.values()])
+        return np.stack([said.min(0), said.max(0)], axis=1)
+
+
+def predict(
+    charter: Charter, had: Baseline, serving: bytes, x: NDArray[np.float32], *, seed: int
+) -> Predicted:
+    """Return what a site's model of the last round says of new rows.
+
+    Args:
+        charter: The rules.
+        had: The site's own rows.
+        serving: As ``Home.serving`` returns it.
+        x: The new rows, ``[row, ...]``.
+        seed: The node's.
+
+    Raises:
+        StoreError: What predictions are made with cannot be read.
+    """
+    state = state_of(serving)
+    chance = torch.Generator()
+    chance.set_state(state.params["chance"]["state"])
+    data = _with(had.data, x)
+    local = LocalOnly(had.network, training_of(charter))
+    said, _, _ = alone(state.site, data, local, seed=seed, purpose=ALONE)
+    data = replace(data, alone=said)
+    method = method_of(charter, had.network)
+    state, outcome = method.absorb(state, [], data, chance)
+    new = slice(len(had.data.y), None)
+
+    def probs(log_probs: torch.Tensor) -> Floats:
+        found: Floats = log_probs[0, new].double().exp().numpy()
+        return found
+
+    return Predicted(
+        charter.classes,
+        probs(outcome.served),
+        {site: probs(log_probs) for site, log_probs in method.opinions(state, data).items()},
+        bool(outcome.used.all()),
+        state.round,
+    )
+
+
+def _with(data: SiteData, x: NDArray[np.float32]) -> SiteData:
+    """Return a site's rows and new ones, from which nothing is learnt."""
+    count, last = len(x), int(data.group.max())
+    new = torch.from_numpy(np.nan_to_num(x, nan=0.0))[None].to(data.x.dtype)
+    fold = torch.full((1, count), -1, dtype=data.crossfit.fold.dtype)
+    return replace(
+        data,
+        x=torch.cat([data.x, new.expand(len(data.x), *new.shape[1:])], dim=1),
+        y=torch.cat([data.y, torch.zeros(count, dtype=data.y.dtype)]),
+        crossfit=CrossFit(torch.cat([data.crossfit.fold, fold], dim=1)),
+        group=torch.cat([data.group, last + 1 + torch.arange(count)]),
+        alone=None,
+    )

@@ -1,0 +1,78 @@
+"""What an administrator tells a node: where its rows are, where it listens, how often it plays."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, ValidationError
+
+from dflmoe.errors import SettingsError
+from dflmoe.security.card import Endpoint
+
+SETTINGS = "node.toml"
+
+
+class Rows(BaseModel, frozen=True, extra="forbid"):
+    """Where a site's rows are.
+
+    Attributes:
+        path: A table with the agreed columns, or an ``.npz`` with ``x``, ``y`` and ``patient``.
+        test_folds: One of so many parts, by patient, is set aside and tells what lending gains.
+        public_body: Safetensors file of the public weights, if the charter names some.
+    """
+
+    path: Path
+    test_folds: Annotated[int, Field(ge=2, le=20)] = 5
+    public_body: Path | None = None
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """The file ``node.toml`` in a site's folder.
+
+    Attributes:
+        bind: ``host:port`` to listen at; none for a site that only dials.
+        folder: A folder through which heads are exchanged too: a shared drive, a stick.
+        every: Seconds from the beginning of one round to that of the next.
+        seed: Of all chance at this site.
+        data: Where the rows are; a relay has none.
+    """
+
+    bind: Endpoint | None = None
+    folder: Path | None = None
+    every: Annotated[float, Field(ge=0)] = 3600.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Rows | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the settings of a node; paths in it are relative to its folder.
+
+        Raises:
+            SettingsError: The file is missing, is not TOML, or breaks a rule.
+        """
+        if not path.exists():
+            raise SettingsError(
+                f"{path} is not there; write it, with at least a section [data] and its path"
+            )
+        try:
+            read = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise SettingsError(f"{path} cannot be followed: {'; '.join(faults)}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}") from error
+        return read._from(path.parent)
+
+    def _from(self, folder: Path) -> Self:
+        changed: dict[str, object] = {}
+        if self.folder is not None:
+            changed["folder"] = folder / self.folder.expanduser()
+        if self.data is not None:
+            body = self.data.public_body
+            changed["data"] = self.data.model_copy(
+                update={
+                    "path": folder / self.data.path.expanduser(),
+                    "public_body": None if body is None else folder / body.expanduser(),
+                }
+            )
+        return self.model_copy(update=changed)
