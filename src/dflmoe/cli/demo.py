@@ -3,35 +3,21 @@
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dflmoe.cli.pilot import result_sentence, result_table
+from dflmoe.cli.pilot import dtype_of, result_sentence, result_table
 from dflmoe.demo.stage import put_on, stage
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
 from dflmoe.node.status import Status
 from dflmoe.types import SiteId
-from dflmoe.wire.payload import WireDtype
 
 INTERRUPTED = 130
-
-
-def dtype_of(text: str) -> WireDtype:
-    """Return how numbers travel.
-
-    Raises:
-        OptionError: They cannot travel so.
-    """
-    known: tuple[WireDtype, ...] = get_args(WireDtype)
-    for dtype in known:
-        if dtype == text:
-            return dtype
-    raise OptionError(f"--dtype is {text!r}; it is {', '.join(known)}")
 
 
 def demo(

@@ -1,9 +1,10 @@
 """``dflmoe pilot``: from a file with a site column to a report."""
 
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -15,11 +16,13 @@ from dflmoe.data.schema import Schema
 from dflmoe.data.study import Study
 from dflmoe.errors import DataFileError, MissingExtraError, OptionError
 from dflmoe.files import writable
+from dflmoe.pilot.arms import ARMS
 from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.plan import Mode, Options
 from dflmoe.pilot.run import run, steps_of
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report, Value
+from dflmoe.wire.payload import WireDtype
 
 INTERRUPTED = 130
 
@@ -83,6 +86,16 @@ def pilot(
     operator_hours: Annotated[float, typer.Option(help="Of one site and year.")] = 24.0,
     operator_rate: Annotated[float, typer.Option(help="Of one operator hour.")] = 60.0,
     currency: Annotated[str, typer.Option(help="Of all sums.")] = "EUR",
+    demo_split: Annotated[
+        bool,
+        typer.Option(
+            "--demo-split", help="Only what dflmoe demo --lockstep plays, in one process."
+        ),
+    ] = False,
+    sites: Annotated[
+        int | None, typer.Option(help="Hospitals of --demo-split: 2, 3 or 4; 3 if not given.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="How numbers travel: fp32, fp16 or int8.")] = "fp32",
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/pilot"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
@@ -108,6 +121,7 @@ def pilot(
         public_body=public_body,
         body_learns=tuple(body_learns or ()),
         charter=charter,
+        dtype=dtype_of(dtype),
     ).checked()
     if (value_per_decision is None) != (decisions_per_year is None):
         raise OptionError("--value-per-decision and --decisions-per-year go together; give both")
@@ -118,18 +132,26 @@ def pilot(
         per_decision=value_per_decision,
         decisions=decisions_per_year,
     )
-    study = _read(
-        data,
-        site=site_column,
-        label=label,
-        patient=patient_column,
-        schema=schema,
-        drop=tuple(drop or ()),
-    )
+    arms: Collection[str] = ARMS
+    if demo_split:
+        if data is not None:
+            raise OptionError("--demo-split plays the embedded hospitals; name no file with it")
+        study, options, arms = _demo_split(sites, options)
+    elif sites is not None:
+        raise OptionError("--sites counts the hospitals of --demo-split; give that, too")
+    else:
+        study = _read(
+            data,
+            site=site_column,
+            label=label,
+            patient=patient_column,
+            schema=schema,
+            drop=tuple(drop or ()),
+        )
     study = study.without(tuple(leave_out or ())).checked()
     writable(out)
     console = Console(stderr=True, highlight=False)
-    report = _play(study, options, prices, console, curve=curve)
+    report = _play(study, options, prices, console, curve=curve, arms=arms)
     if report is None:
         console.print("Stopped before the first repeat was done; no report was written.")
         raise typer.Exit(INTERRUPTED)
@@ -142,6 +164,35 @@ def pilot(
         typer.echo(f"{result_sentence(report)}\nReport: {page}")
     if report.partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def dtype_of(text: str) -> WireDtype:
+    """Return how numbers travel.
+
+    Raises:
+        OptionError: They cannot travel so.
+    """
+    known: tuple[WireDtype, ...] = get_args(WireDtype)
+    for dtype in known:
+        if dtype == text:
+            return dtype
+    raise OptionError(f"--dtype is {text!r}; it is {', '.join(known)}")
+
+
+def _demo_split(sites: int | None, options: Options) -> tuple[Study, Options, tuple[str, ...]]:
+    """Return what the demonstration plays."""
+    try:
+        from dflmoe.demo import study as demo  # noqa: PLC0415 - needs the extra
+    except ImportError as error:
+        raise _no_tables(error) from error
+    played = demo.demo_study(demo.DEFAULT if sites is None else sites)
+    return played, demo.demo_options(options.seed, options.dtype), demo.ARMS
+
+
+def _no_tables(error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"tables need {error.name}; install it with: pip install 'dflmoe[pilot]'"
+    )
 
 
 def _read(
@@ -158,9 +209,7 @@ def _read(
     try:
         from dflmoe.data import tables  # noqa: PLC0415 - needs the extra
     except ImportError as error:
-        raise MissingExtraError(
-            f"tables need {error.name}; install it with: pip install 'dflmoe[pilot]'"
-        ) from error
+        raise _no_tables(error) from error
     if data is None:
         return tables.embedded_study()
     if data.suffix.lower() not in {".csv", ".parquet", ".pq"}:
@@ -173,7 +222,13 @@ def _read(
 
 
 def _play(
-    study: Study, options: Options, prices: Prices, console: Console, *, curve: bool
+    study: Study,
+    options: Options,
+    prices: Prices,
+    console: Console,
+    *,
+    curve: bool,
+    arms: Collection[str],
 ) -> Report | None:
     """Play with a progress bar; the first Ctrl-C ends the repeat, what is done is reported."""
     for warning in study.warnings:
@@ -185,7 +240,7 @@ def _play(
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         with bar(console) as progress:
-            total = steps_of(options, curve=curve)
+            total = steps_of(options, curve=curve, arms=arms)
             task = progress.add_task("pilot", total=total)
 
             def step(name: str) -> None:
@@ -193,7 +248,7 @@ def _play(
                 if not console.is_terminal:
                     console.print(f"{progress.tasks[task].completed:.0f} of {total}: {name}")
 
-            return run(study, options, prices=prices, curve=curve, step=step)
+            return run(study, options, prices=prices, curve=curve, arms=arms, step=step)
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -1,6 +1,6 @@
 """One pilot from a study to a report, whatever stops it in between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from time import perf_counter
 
@@ -17,9 +17,10 @@ CURVE_ROWS = (20, 40, 80, 160)
 CURVE_ARMS = ("alone", "federated", "pooled")
 
 
-def steps_of(options: Options, *, curve: bool) -> int:
-    """Return how many steps a whole pilot takes, for a progress bar."""
-    steps = options.repeats * len(ARMS) + len(FAULTS)
+def steps_of(options: Options, *, curve: bool, arms: Collection[str] = ARMS) -> int:
+    """Return how many steps a pilot takes, for a progress bar."""
+    played = {"alone", "federated", *arms}
+    steps = options.repeats * len(played) + (len(FAULTS) if played == set(ARMS) else 0)
     return steps + (len(CURVE_ROWS) * len(CURVE_ARMS) if curve else 0)
 
 
@@ -30,6 +31,7 @@ def run(
     plan: Plan | None = None,
     prices: Prices | None = None,
     curve: bool = False,
+    arms: Collection[str] = ARMS,
     step: Step = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Report | None:
@@ -41,6 +43,7 @@ def run(
         plan: Networks and dials; chosen from the study if not given.
         prices: Assumptions of the money section.
         curve: Also play with fewer labelled rows.
+        arms: What to play beside ``alone`` and ``federated``.
         step: Called after each arm with its name.
         stopped: Asked between repeats.
 
@@ -61,7 +64,7 @@ def run(
         for number in range(options.repeats):
             if stopped():
                 break
-            done.append(play_repeat(study, options, plan, number, step))
+            done.append(play_repeat(study, options, plan, number, step, arms=arms))
         if curve and len(done) == options.repeats:
             points = _curve(study, options, plan, step)
     except KeyboardInterrupt:

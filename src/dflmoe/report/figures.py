@@ -30,7 +30,7 @@ def figures(report: Report) -> dict[str, str]:
     drawn: dict[str, tuple[Callable[[Report, Figure], None], bool, tuple[float, float]]] = {
         "gains": (_gains, True, (8, 1.2 + 0.75 * (len(report.sites) + 1))),
         "gate": (_gate, True, (6.5, 1.2 + 0.55 * len(report.sites))),
-        "training": (_training, bool(report.training_curves), (8, 3)),
+        "training": (_training, _trained(report) or bool(report.fedavg_curves), (8, 3)),
         "calibration": (_calibration, _has_reliability(report), (8, 3.2)),
         "rows": (_rows, bool(report.rows_curve), (6.5, 3.4)),
     }
@@ -100,9 +100,14 @@ def _gate(report: Report, figure: Figure) -> None:
     figure.colorbar(picture, ax=axes, label="share")
 
 
+def _trained(report: Report) -> bool:
+    """Return whether a network was trained in steps; a linear head is solved."""
+    return any(len(curve.x) > 1 for curve in report.training_curves.values())
+
+
 def _training(report: Report, figure: Figure) -> None:
     """Draw the learning curves: alone while training, and FedAvg round by round."""
-    trained = any(len(curve.x) > 1 for curve in report.training_curves.values())
+    trained = _trained(report)
     panels = figure.subplots(1, 2 if trained and report.fedavg_curves else 1, squeeze=False)[0]
     if trained:
         for name, curve in report.training_curves.items():
