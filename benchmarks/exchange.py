@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import platform
-import socket
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import psutil
 
 import dflmoe.node  # noqa: F401 - before gRPC is imported
+from dflmoe.demo.founding import found, free_address
 from dflmoe.security.charter import Charter
 
 ROWS = 60
@@ -41,40 +41,6 @@ def charter(size: int) -> Charter:
         max_head_bytes=max(1024, 2 * size),
         max_norm=1e9,
     )
-
-
-def address() -> str:
-    """Return a free address on loopback."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
-
-
-def found(folder: Path, names: list[str], rules: Charter) -> dict[str, str]:
-    """Let all nodes found a federation; returns where each is dialled."""
-    from dflmoe.node.home import Home  # noqa: PLC0415
-    from dflmoe.security.keys import fingerprint  # noqa: PLC0415
-    from dflmoe.security.proposal import signed, with_site  # noqa: PLC0415
-    from dflmoe.wire.manifest import now  # noqa: PLC0415
-
-    at = {name: address() for name in names}
-    homes = {name: Home.made(folder / name, name, (at[name],), now()) for name in names}
-    first, second, *others = names
-    founder = homes[first]
-    founder.create(rules)
-    told = fingerprint(founder.keys.public)
-    _, asked = homes[second].join(founder.invite(second, now()), told, now())
-    bundle = homes[second].approve(founder.approve(asked.signed(), now()).signed(), now())
-    roster = founder.install(bundle, now())
-    for name in others:
-        _, asked = homes[name].join(founder.invite(name, now()), told, now())
-        bundle = with_site(roster, asked, now(), approver=False)
-        for voter in (founder, homes[second]):
-            bundle = signed(bundle, voter.keys.signing)
-        roster = founder.install(bundle, now())
-    for name in names[1:]:
-        homes[name].install(roster.bundle, now())
-    return at
 
 
 def live(folder: Path, name: str, bind: str, pipe: Connection) -> None:
@@ -141,7 +107,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        at = found(folder, names, charter(chosen.bytes))
+        at = {name: free_address() for name in names}
+        found(folder, at, charter(chosen.bytes))
         pipes, nodes = [], []
         for name in names:
             ours, theirs = context.Pipe()

@@ -16,10 +16,12 @@ import grpc
 import pytest
 from tests.hospitals import Country, head, says
 
+from dflmoe.demo.founding import free_address
 from dflmoe.errors import ExchangeError
 from dflmoe.node import SUITES
 from dflmoe.node.home import KEYS, NEXT, ROSTER
-from dflmoe.node.network import HELLO, Network
+from dflmoe.node.link import HELLO
+from dflmoe.node.network import Network
 from dflmoe.node.session import PIECES
 from dflmoe.security.keys import SiteKeys, load_keys, new_keys, save_keys
 from dflmoe.security.proposal import request, signed, with_card, with_key
@@ -29,12 +31,6 @@ from dflmoe.wire.wrapper import is_wrapped
 
 ROWS = 60
 LONG_S = 30.0
-
-
-def free_address() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
 
 
 class Net:

@@ -24,6 +24,7 @@ app.add_typer(bench, name="bench")
 try:
     from dflmoe.cli import federation, head, node, site, store
     from dflmoe.cli.demo import demo
+    from dflmoe.cli.doctor import doctor
 except ImportError as error:
     LACKING = error.name
 
@@ -33,10 +34,11 @@ except ImportError as error:
             f"nodes need {LACKING}; install it with: pip install 'dflmoe[node]'"
         )
 
-    for name in ("demo", "site", "federation", "head", "store", "node"):
+    for name in ("demo", "doctor", "site", "federation", "head", "store", "node"):
         app.command(name, context_settings=ANYTHING)(lacking)
 else:
     app.command()(demo)
+    app.command()(doctor)
     groups = {
         "site": site,
         "federation": federation,

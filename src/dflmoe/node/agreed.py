@@ -14,7 +14,7 @@ from dflmoe.core.auto import (
 )
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
-from dflmoe.core.site import LentKind, Network
+from dflmoe.core.site import Lent, LentKind, Network
 from dflmoe.core.training import Training
 from dflmoe.errors import HeadError
 from dflmoe.networks import build, entire
@@ -78,20 +78,23 @@ def _head_of(charter: Charter) -> tuple[int, dict[str, tuple[int, ...]]]:
     return network.width, {n: tuple(p.shape) for n, p in network.head.named_parameters()}
 
 
-def spec_of(charter: Charter, manifest: Manifest) -> HeadSpec:
-    """Return what the head of a manifest must look like.
+def spec_of(charter: Charter, head: Manifest | Lent) -> HeadSpec:
+    """Return what a head must look like.
+
+    Args:
+        charter: The rules.
+        head: What is said of it.
 
     Raises:
         HeadError: The charter lends no tensors of this kind, or heads of another width.
         NetworkError: The charter's network is not known here.
     """
     width, shapes = _head_of(charter)
-    every = manifest.kind == "fits"
-    if manifest.kind not in KINDS[charter.exchange]:
-        raise HeadError(f"{manifest.site} lends {manifest.kind}, which the charter does not know")
-    if manifest.width != width:
-        raise HeadError(f"the head of {manifest.site} reads {manifest.width} features, not {width}")
-    leading = (1, charter.inner_folds + 1) if every else (1,)
+    if head.kind not in KINDS[charter.exchange]:
+        raise HeadError(f"{head.site} lends {head.kind}, which the charter does not know")
+    if head.width != width:
+        raise HeadError(f"the head of {head.site} reads {head.width} features, not {width}")
+    leading = (1, charter.inner_folds + 1) if head.kind == "fits" else (1,)
     return HeadSpec(
         {name: (*leading, *shape) for name, shape in shapes.items()},
         max_bytes=charter.max_head_bytes,

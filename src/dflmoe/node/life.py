@@ -35,7 +35,7 @@ MEETING_S, FAREWELL_S = 5.0, 10.0
 """How long a node waits for peers to answer before its first round, and for them to take its newest
 head before it ends."""
 
-WATCH_S = 1.0
+WATCH_S, RELAY_S = 1.0, 5.0
 STOP_S = 30.0
 
 
@@ -180,16 +180,13 @@ class Life:
         self.network.wait(self._handed_over, FAREWELL_S)
 
     def relay(self) -> None:
-        """Pass heads on, for ever."""
-        self.doing = "relaying"
-        while True:
-            time.sleep(STOP_S)
-            if self.settings.folder is not None:
-                with_folder = FolderExchange(self.replica, self.settings.folder)
-                try:
-                    with_folder.sync()
-                except ExchangeError as error:
-                    logger.warning("%s", error)
+        """Pass heads on, until the node goes offline."""
+        self.doing, exchange = "relaying", self.exchange()
+        while not self._ended.wait(RELAY_S):
+            try:
+                exchange.sync()
+            except ExchangeError as error:
+                logger.info("%s", error)
 
     # --- what stands behind these ---
 

@@ -22,6 +22,7 @@ import grpc
 from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError, StoreError
 from dflmoe.node import TLS_1_3_ONLY
 from dflmoe.node.exchange import Synced
+from dflmoe.node.link import SERVER, SERVICE, SYNC, dialled, link, reason
 from dflmoe.node.replica import Held, Replica
 from dflmoe.node.session import Pull, Session
 from dflmoe.node.store import StoredHead
@@ -29,7 +30,6 @@ from dflmoe.security.roster import Bundle, Member, bundled
 from dflmoe.types import SiteId
 from dflmoe.wire.frames import (
     CHUNK_BYTES,
-    FRAME_BYTES,
     Announce,
     Ask,
     Chunk,
@@ -44,12 +44,6 @@ from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped
 
 logger = logging.getLogger(__name__)
 
-SERVICE = "dflmoe.Exchange"
-HELLO, SYNC = f"/{SERVICE}/Hello", f"/{SERVICE}/Sync"
-KEEPALIVE_MS, PATIENT_MS = 20_000, 60_000
-"""Between two signs of life on an idle stream: of the side that dialled, and of the other."""
-
-HELLO_S = 10.0
 SUMMARY_S = 60.0
 SETTLE_S = 0.5
 """After something changed, so long is waited for more before others are told."""
@@ -65,23 +59,6 @@ FAREWELL_S = 1.0
 
 PATIENCE_S = (0.5, 30.0)
 """Between two attempts to dial: the first, and the longest."""
-
-LIMITS = [
-    ("grpc.max_receive_message_length", FRAME_BYTES),
-    ("grpc.max_send_message_length", FRAME_BYTES),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-]
-CLIENT = [*LIMITS, ("grpc.keepalive_time_ms", KEEPALIVE_MS)]
-SERVER = [
-    *LIMITS,
-    ("grpc.keepalive_time_ms", PATIENT_MS),
-    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
-    ("grpc.server_handshake_timeout_ms", 5000),
-    ("grpc.max_concurrent_streams", 64),
-    ("grpc.so_reuseport", 0),
-]
 
 
 class Network:
@@ -183,6 +160,7 @@ class Network:
         self._changed, self._stirred = asyncio.Event(), asyncio.Event()
         server = await self._listening() if self._bind else None
         self._ready.set()
+        self._told_roster = self.replica.roster.bundle
         self._meet()
         tellers = [asyncio.create_task(self._tell()), asyncio.create_task(self._sum_up())]
         await self._stop.wait()
@@ -203,6 +181,7 @@ class Network:
                     SERVICE,
                     {
                         "Hello": grpc.unary_unary_rpc_method_handler(self._hello),
+                        "Probe": grpc.unary_unary_rpc_method_handler(self._probe),
                         "Sync": grpc.stream_stream_rpc_method_handler(self._serve),
                     },
                 ),
@@ -224,9 +203,14 @@ class Network:
         return keys.tls_secret, keys.pem.encode()
 
     async def _hello(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        """Let a peer ask whether it is known, before it opens a stream."""
+        """Tell a peer that it is known, and the time, before it opens a stream."""
         await self._known(context)
-        return b""
+        return self.replica.now().isoformat().encode()
+
+    async def _probe(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """Tell a peer whether it can be dialled from here; empty if it can."""
+        member = self.replica.roster.members[await self._known(context)]
+        return (await dialled(self.replica, member)).encode()
 
     async def _known(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> SiteId:
         """Return the member that a connection's certificate is pinned for, or end the call."""
@@ -290,22 +274,15 @@ class Network:
                     if await self._visit(site, member, endpoint):
                         patience = first
                 except (grpc.aio.AioRpcError, DflmoeError, OSError, ValueError) as error:
-                    logger.info("no stream with %s at %s: %s", site, endpoint, _why(error))
-                    self._failures[site] = _why(error)
+                    logger.info("no stream with %s at %s: %s", site, endpoint, reason(error))
+                    self._failures[site] = reason(error)
                     self._note_taken()
             await asyncio.sleep(patience * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             patience = min(longest, 2 * patience)
 
     async def _visit(self, site: SiteId, member: Member, endpoint: str) -> bool:
         """Open a stream with a peer and stay until it ends; returns whether it was open."""
-        secret, own = self._own()
-        pinned = "".join(member.card.certificates).encode()
-        credentials = grpc.ssl_channel_credentials(pinned, secret, own)
-        options = [*CLIENT, ("grpc.ssl_target_name_override", site)]
-        async with grpc.aio.secure_channel(endpoint, credentials, options=options) as channel:
-            # a unary call first: a stream that fails leaks memory in grpc.aio
-            hello: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HELLO)
-            await hello(b"", timeout=HELLO_S)
+        async with link(self.replica, member, endpoint) as channel:
             sync: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(SYNC)
             session = self._enter(site)
             try:
@@ -592,7 +569,3 @@ class Network:
         with self._taken:
             self._done.refused = [*self._done.refused, str(error)][-NOTED:]
             self._taken.notify_all()
-
-
-def _why(error: Exception) -> str:
-    return error.details() or "" if isinstance(error, grpc.aio.AioRpcError) else str(error)

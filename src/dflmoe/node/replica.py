@@ -354,7 +354,11 @@ class Replica:
             return None
         manifest = held.manifest
         try:
-            tensors = received(manifest, held.payload, spec_of(self._roster.charter, manifest))
+            tensors = received(
+                manifest,
+                held.payload,
+                spec_of(self._roster.charter, manifest),
+            )
         except HeadError as error:
             self.count(error)
             return None
