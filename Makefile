@@ -1,5 +1,6 @@
 # make pilot   set everything up and see on four real hospitals whether lending heads pays
 # make bench   compare methods on medical data, quickly; DFLMOE_DATA names the folder of data sets
+# make demo    three hospitals as nodes of this machine, over mutual TLS
 # make test    everything that CI checks
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
@@ -9,11 +10,14 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: pilot bench test check fluke clean
+.PHONY: pilot demo bench test check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
 	$(BIN)/dflmoe pilot --out runs/pilot
+
+demo: .venv/.demo
+	$(BIN)/dflmoe demo --out runs/demo
 
 bench: .venv/.bench
 	$(BIN)/dflmoe bench run homogeneous --quick
@@ -56,13 +60,17 @@ fluke: .venv/.bench .venv-fluke/.done
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot]'
 	@touch $@
 
+.venv/.demo: .venv/.torch pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[pilot,node]'
+	@touch .venv/.pilot $@
+
 .venv/.bench: .venv/.torch pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch .venv/.pilot $@
 
 .venv/.test: .venv/.torch pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench,node,dev]'
-	@touch .venv/.pilot .venv/.bench $@
+	@touch .venv/.pilot .venv/.demo .venv/.bench $@
 
 clean:
 	rm -rf .venv .venv-fluke build dist runs src/*.egg-info

@@ -37,7 +37,7 @@ from dflmoe.core.algorithm import Algorithm, Outcome, alone_outcome
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.errors import DflmoeError
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 from dflmoe.types import SiteId, generator
 
 METHODS = (LOCAL, "fedavg", "fedrep")

@@ -18,6 +18,7 @@ from dflmoe.cli.pilot import pilot
 from dflmoe.data.sets import NAMES
 from dflmoe.networks import names as networks
 from dflmoe.node.agreed import network_of
+from dflmoe.node.settings import SETTINGS, Rows, Settings
 from dflmoe.security.charter import Charter
 
 ROOT = Path(__file__).parents[2]
@@ -56,14 +57,27 @@ def test_every_option_is_in_the_docs(
         assert f"`{option}`" in docs
 
 
-@pytest.mark.parametrize("group", ["site", "federation", "head", "store"])
-def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str) -> None:
-    rows = (ROOT / "docs/federation.md").read_text().splitlines()
-    found = typer.main.get_group(app).commands[group]
-    assert isinstance(found, TyperGroup)
-    assert found.commands
-    for name, command in found.commands.items():
-        (row,) = [r for r in rows if r.startswith(f"| `dflmoe {group} {name}")]
+@pytest.mark.parametrize(
+    ("group", "page"),
+    [
+        ("site", "federation.md"),
+        ("federation", "federation.md"),
+        ("head", "federation.md"),
+        ("store", "federation.md"),
+        ("node", "node.md"),
+        ("demo", "node.md"),
+        ("doctor", "node.md"),
+    ],
+)
+def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
+    rows = (ROOT / "docs" / page).read_text().splitlines()
+    root = typer.main.get_group(app)
+    found = root.get_command(typer.Context(root), group)
+    commands = found.commands if isinstance(found, TyperGroup) else {"": found}
+    assert commands
+    for name, command in commands.items():
+        assert command is not None
+        (row,) = [r for r in rows if r.startswith(f"| `dflmoe {group} {name}".rstrip())]
         for option in command.params:
             for spelt in option.opts:
                 if spelt.startswith("--") and spelt not in {"--home", "--help"}:
@@ -80,6 +94,18 @@ def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path
     assert network_of(Charter.found(path)).width == 13
 
 
+def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
+    docs = (ROOT / "docs/node.md").read_text()
+    for key in Settings.model_fields.keys() - {"data"}:
+        assert f"| `{key}` |" in docs, key
+    for key in Rows.model_fields:
+        assert f"| `data.{key}` |" in docs, key
+    (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
+    path = tmp_path / SETTINGS
+    path.write_text(shown)
+    assert Settings.load(path).data is not None
+
+
 def test_every_test_that_the_threat_model_names_is_there() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/threat-model.md").read_text()))
     there = {
@@ -87,7 +113,7 @@ def test_every_test_that_the_threat_model_names_is_there() -> None:
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
     }
-    assert len(named) > 40
+    assert len(named) > 45
     assert named <= there, named - there
 
 

@@ -13,8 +13,8 @@ from dflmoe.core.site import SiteData
 from dflmoe.core.training import Training
 from dflmoe.errors import TrainingError
 from dflmoe.networks import plain
-from dflmoe.simulate.faults import Fault
-from dflmoe.simulate.federation import Played, play
+from dflmoe.simulation.faults import Fault
+from dflmoe.simulation.federation import Played, play
 
 SITES = ("ann", "bob", "cyd", "dan")
 PLAN = Training(weight_decays=(0.1, 0.01))

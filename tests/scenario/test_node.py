@@ -19,7 +19,7 @@ from dflmoe.networks import plain
 from dflmoe.node.exchange import Exchange, MemoryExchange, Synced
 from dflmoe.node.node import PURPOSE, Node, RoundSummary
 from dflmoe.node.state import state_bytes, state_of
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 from dflmoe.types import Params, SiteId, generator
 
 QUICK = Training(weight_decays=(0.1, 0.01), learning_rate=0.02, max_steps=40)

@@ -15,8 +15,8 @@ from dflmoe.core.dials import Dials
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp
-from dflmoe.simulate.faults import Weather
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.faults import Weather
+from dflmoe.simulation.federation import play
 from dflmoe.types import SiteId, generator
 
 STEPS = Training(

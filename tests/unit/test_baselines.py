@@ -11,7 +11,7 @@ from dflmoe.core.algorithm import out_of_fold_loss, run_round
 from dflmoe.core.site import Lent, SiteData
 from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain, small_cnn
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 from dflmoe.types import generator
 
 AVERAGING = Training(weight_decays=(0.1, 0.01), learning_rate=0.05, max_steps=5)

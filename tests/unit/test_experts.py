@@ -11,7 +11,7 @@ from dflmoe.core.gate import GateKind
 from dflmoe.core.mixing import most_useful
 from dflmoe.core.training import Training
 from dflmoe.networks import plain
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 
 NAMES = ("ann", "bob", "cyd", "dan")
 DATA = {name: made_data(made_rows(name, 60, k)) for k, name in enumerate(NAMES)}

@@ -19,7 +19,7 @@ from dflmoe.core.site import Network, SiteData
 from dflmoe.core.task import LABELS
 from dflmoe.core.training import Training
 from dflmoe.core.transform import identity_maps, transformed
-from dflmoe.simulate.federation import Played, play
+from dflmoe.simulation.federation import Played, play
 from dflmoe.tasks import TASKS
 from dflmoe.tasks.segmentation import Pixels
 from dflmoe.tasks.super_resolution import Images

@@ -20,7 +20,7 @@ from dflmoe.core.site import CrossFit, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import part_of
 from dflmoe.core.training import Training, cross_fit
 from dflmoe.networks import mlp, plain
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 from dflmoe.types import Params, generator
 
 RIVALS = {

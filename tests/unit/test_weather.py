@@ -21,8 +21,8 @@ from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.errors import OptionError
 from dflmoe.networks import mlp, plain
-from dflmoe.simulate.faults import FAIR, SCALE, Fault, Lie, Weather, lied, misled
-from dflmoe.simulate.federation import Played, play
+from dflmoe.simulation.faults import FAIR, SCALE, Fault, Lie, Weather, lied, misled
+from dflmoe.simulation.federation import Played, play
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
 

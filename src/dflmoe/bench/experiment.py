@@ -27,7 +27,7 @@ from pydantic import (
 from dflmoe.core.training import Training
 from dflmoe.data.sets import NAMES
 from dflmoe.errors import ExperimentError
-from dflmoe.simulate.faults import Lie
+from dflmoe.simulation.faults import Lie
 
 SHIPPED = files("dflmoe.bench") / "experiments"
 Ratio = Annotated[float, Field(gt=0, lt=1)]

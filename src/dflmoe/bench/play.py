@@ -26,8 +26,8 @@ from dflmoe.core.stacking import initial
 from dflmoe.core.task import Labels
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
 from dflmoe.privacy.membership import Leak
-from dflmoe.simulate.faults import Fault, Weather
-from dflmoe.simulate.federation import Played, play
+from dflmoe.simulation.faults import Fault, Weather
+from dflmoe.simulation.federation import Played, play
 from dflmoe.types import SiteId, generator
 
 

@@ -13,7 +13,7 @@ from dflmoe.data import partitions
 from dflmoe.data.sets import load_set, other_people
 from dflmoe.errors import OptionError
 from dflmoe.networks import build
-from dflmoe.simulate.federation import play
+from dflmoe.simulation.federation import play
 from dflmoe.types import Params
 
 ROWS = 1000

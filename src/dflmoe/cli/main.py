@@ -2,52 +2,78 @@
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from dflmoe.cli.bench import app as bench
-from dflmoe.cli.pilot import pilot
 from dflmoe.errors import DflmoeError, MissingExtraError
+
+COMMANDS: Mapping[str, str] = {
+    "pilot": "pilot",
+    "demo": "demo",
+    "doctor": "doctor",
+    "bench": "app",
+    "site": "app",
+    "federation": "app",
+    "node": "app",
+    "head": "app",
+    "store": "app",
+}
+"""Each command's name, which is that of its module too, and what it is there."""
 
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
+
+class Commands(TyperGroup):
+    """Commands that are imported when they are asked for: none waits for what others need."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's own click
+        """Return their names, in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - likewise
+        """Return a command; one whose extra is not installed says so when it is run."""
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            found = getattr(import_module(f"dflmoe.cli.{cmd_name}"), COMMANDS[cmd_name])
+        except ImportError as error:
+            found = _lacking(error)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command()(found)
+            found = single
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+
+def _lacking(error: ImportError) -> typer.Typer:
+    """Return a command that cannot be, and says what to install."""
+    single = typer.Typer(add_completion=False)
+
+    @single.command(context_settings=ANYTHING)
+    def lacking() -> None:
+        """Needs extras that are not installed."""
+        raise MissingExtraError(
+            f"this command needs {error.name}; install it with: "
+            f"pip install 'dflmoe[pilot,node]', or 'dflmoe[bench]' for the bench"
+        ) from error
+
+    return single
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Federated learning without a server: hospitals lend each other light heads.",
 )
-app.command()(pilot)
-app.add_typer(bench, name="bench")
-try:
-    from dflmoe.cli import federation, head, node, site, store
-    from dflmoe.cli.demo import demo
-    from dflmoe.cli.doctor import doctor
-except ImportError as error:
-    LACKING = error.name
-
-    def lacking() -> None:
-        """Needs the extra ``node``."""
-        raise MissingExtraError(
-            f"nodes need {LACKING}; install it with: pip install 'dflmoe[node]'"
-        )
-
-    for name in ("demo", "doctor", "site", "federation", "head", "store", "node"):
-        app.command(name, context_settings=ANYTHING)(lacking)
-else:
-    app.command()(demo)
-    app.command()(doctor)
-    groups = {
-        "site": site,
-        "federation": federation,
-        "node": node,
-        "head": head,
-        "store": store,
-    }
-    for name, group in groups.items():
-        app.add_typer(group.app, name=name)
 
 
 def show_version(wanted: bool) -> None:

@@ -36,7 +36,7 @@ from dflmoe.pilot.plan import chosen
 from dflmoe.pilot.result import report
 from dflmoe.report.render import write
 from dflmoe.report.schema import Operation
-from dflmoe.simulate.federation import Played
+from dflmoe.simulation.federation import Played
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, WireDtype
 

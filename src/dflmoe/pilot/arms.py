@@ -22,8 +22,8 @@ from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.metrics.clinical import threshold_for_sensitivity
 from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
-from dflmoe.simulate.faults import Fault
-from dflmoe.simulate.federation import Played, play
+from dflmoe.simulation.faults import Fault
+from dflmoe.simulation.federation import Played, play
 from dflmoe.types import SiteId
 
 CONTROLS: dict[str, Control] = {

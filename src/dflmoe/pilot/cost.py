@@ -10,7 +10,7 @@ from dflmoe.data.study import Study
 from dflmoe.pilot.arms import Repeat
 from dflmoe.pilot.plan import Options, Plan
 from dflmoe.report.schema import Cost, Money, Site, Value
-from dflmoe.simulate.federation import Played
+from dflmoe.simulation.federation import Played
 from dflmoe.wire.payload import ENVELOPE_BYTES
 
 

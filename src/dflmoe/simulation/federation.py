@@ -13,7 +13,7 @@ import torch
 from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
 from dflmoe.core.site import LEADING, Lent, SiteData, SiteState
 from dflmoe.errors import HeadError, TrainingError
-from dflmoe.simulate.faults import FAIR, Fault, Weather, lied, misled, tampered
+from dflmoe.simulation.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, WireDtype, decode, digest, encode
 
