@@ -416,7 +416,7 @@ class Network:
                 if head is not None:
                     session.say(Announce(envelope=head.envelope))
             case Want():
-                session.answer(self._give(session, frame))
+                session.answer(partial(self._give, session, frame))
             case Chunk():
                 await self._came(session, frame)
             case RosterFrame():

@@ -65,22 +65,21 @@ class Session:
             raise ExchangeError(f"{self.peer} does not read what it asks for")
         self._out.put_nowait(framed(frame))
 
-    def answer(self, give: Coroutine[None, None, None]) -> None:
+    def answer(self, give: Callable[[], Coroutine[None, None, None]]) -> None:
         """Begin to give a payload, or let it wait for those before.
 
         Raises:
             ExchangeError: The peer asks for more than anybody has.
         """
         if len(self.tasks) > UNREAD:
-            give.close()
             raise ExchangeError(f"{self.peer} asks for more heads than there are")
         task = asyncio.create_task(self._in_turn(give))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _in_turn(self, give: Coroutine[None, None, None]) -> None:
+    async def _in_turn(self, give: Callable[[], Coroutine[None, None, None]]) -> None:
         async with self._gives:
-            await give
+            await give()
 
     async def give(self, chunk: Chunk) -> None:
         """Queue a piece of a payload; waits while the peer is slow."""
