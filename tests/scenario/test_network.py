@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from tests.hospitals import Country, head, says
 
 from dflmoe.demo.founding import free_address
@@ -180,6 +181,7 @@ def test_a_removed_site_is_cut_off_while_all_others_go_on(net: Net) -> None:
     for k, site in enumerate(sites):
         net.lends(site, float(k))
     net.hears("bob", {"ann": 0.0, "cleo": 2.0})
+    eventually(lambda: "bob" in net.running["ann"].reachable())
     before = net.running["ann"].reachable()["bob"]
     net.country.dismiss("cleo")
     net.running["ann"].sync()
@@ -192,6 +194,17 @@ def test_a_removed_site_is_cut_off_while_all_others_go_on(net: Net) -> None:
     time.sleep(1.0)  # it dials again and again, and is refused
     assert "cleo" not in net.running["ann"].reachable()
     assert net.heard("cleo").get("ann") != 5.0
+
+
+def test_a_node_that_computes_serves_its_peers_meanwhile(net: Net) -> None:
+    net.found("ann", "bob", dialled=("ann",)).start("ann", "bob")
+    net.lends("ann", 1.0)
+    net.lends("bob", 2.0)
+    until = time.monotonic() + LONG_S
+    while net.heard("bob") != {"ann": 1.0} or net.heard("ann") != {"bob": 2.0}:
+        assert time.monotonic() < until
+        for _ in range(200):  # without a pause, as training does
+            torch.linalg.eigh(torch.ones(40, 40))
 
 
 def test_a_key_is_rotated_while_all_go_on(net: Net) -> None:

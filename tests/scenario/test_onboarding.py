@@ -429,7 +429,7 @@ def test_a_head_cannot_be_verified_without_a_roster(country: Country) -> None:
 def test_a_charter_names_a_network_of_the_catalogue_and_brings_no_code() -> None:
     assert spec_of(CHARTER, manifest()).shapes == {"weight": (1, 2, 4), "bias": (1, 2)}
     averaged = CHARTER.model_copy(update={"exchange": "averaged"})
-    assert spec_of(averaged, manifest(kind="fits")).shapes["bias"] == (1, 6, 2)
+    assert spec_of(averaged, manifest(kind="fits")).shapes["1.bias"] == (1, 6, 2)
     assert spec_of(averaged, manifest(kind="fits")).leading == 2
     with pytest.raises(NetworkError):
         network_of(CHARTER.model_copy(update={"network": "nothing"}))

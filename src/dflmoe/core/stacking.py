@@ -46,11 +46,8 @@ def stacked_call(
         ]
         return torch.stack(rows)
 
-    def call(one: Params, rows: Tensor) -> Tensor:
-        out: Tensor = functional_call(module, one, (rows,))
-        return out
-
-    batched: Tensor = vmap(call, randomness="different")(params, x)
+    call = vmap(lambda one, rows: functional_call(module, one, (rows,)), randomness="different")
+    batched: Tensor = call(params, x)
     return batched
 
 
