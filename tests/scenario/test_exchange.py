@@ -380,9 +380,15 @@ def test_numbers_go_up_even_when_the_clock_goes_back(country: Country) -> None:
 def test_a_charter_s_dtype_is_what_travels(tmp_path: Path) -> None:
     charter = CHARTER.model_copy(update={"dtype": "int8"})
     country = Country(tmp_path, "ann", "bob", charter=charter)
-    country.replicas["ann"].lend(head(3.0), ROWS)
+    ann = country.replicas["ann"]
+    assert ann.lend(head(3.0), ROWS).rounding == 0  # one number a channel is kept as it is
     synced(by_folder(country))
     assert heard(country.replicas["bob"]) == {"ann": pytest.approx(3.0)}
+    uneven = {"weight": torch.linspace(-1, 1, 8).view(1, 2, 4), "bias": torch.zeros(1, 2)}
+    assert 0 < ann.lend(replace(head(1.0), tensors=uneven), ROWS).rounding < 0.01
+    uneven["weight"][0, 0, 0] = float("nan")
+    with pytest.raises(HeadError, match="not finite"):
+        ann.lend(replace(head(1.0), tensors=uneven), ROWS)
 
 
 def test_a_roster_travels_with_the_heads_and_an_old_one_does_no_harm(country: Country) -> None:

@@ -7,7 +7,7 @@ counted and costs nothing else.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from dflmoe.types import SiteId
 from dflmoe.wire.envelope import HEAD, seal, unsealed
 from dflmoe.wire.frames import MARK
 from dflmoe.wire.manifest import Manifest, band, now
-from dflmoe.wire.payload import digest, encode
+from dflmoe.wire.payload import decode, digest, encode, lost_precision
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
 
 Clock = Callable[[], datetime]
@@ -166,7 +166,10 @@ class Replica:
                 f"{self.name} has {rows} rows; the charter lets no head of fewer than "
                 f"{charter.min_rows} be lent"
             )
-        payload = encode(lent.tensors, charter.dtype, leading=LEADING[lent.kind])
+        leading = LEADING[lent.kind]
+        payload = encode(lent.tensors, charter.dtype, leading=leading)
+        spec = spec_of(charter, replace(lent, site=self.name))
+        decode(payload, digest(payload), spec, self.name)  # as any peer will
         with self._lock:
             last = self.store.heads().get(self.name)
             if last is not None:
@@ -184,6 +187,7 @@ class Replica:
                 network=charter.network,
                 width=lent.width,
                 dtype=charter.dtype,
+                rounding=lost_precision(lent.tensors, charter.dtype, leading=leading),
                 size=len(payload),
                 payload=digest(payload),
                 rows=band(rows),
@@ -191,7 +195,6 @@ class Replica:
                 created=moment,
                 software=version("dflmoe"),
             )
-            received(manifest, payload, spec_of(charter, manifest))  # as any peer will
             self.store.keep_lent(manifest.seq, manifest.payload)
             envelope = seal(manifest.signed(), HEAD, self.keys.signing)
             self.store.keep_head(self.name, manifest.seq, envelope, payload, moment)

@@ -79,6 +79,7 @@ class Manifest(Document):
         network: Architecture of the head.
         width: Features that it reads.
         dtype: How numbers travel.
+        rounding: What that cost them: the relative error (Euclidean) of what arrives.
         size: Bytes of the payload.
         payload: Its SHA-256.
         rows: Band of the rows that it learnt from.
@@ -99,6 +100,7 @@ class Manifest(Document):
     network: Annotated[str, Field(max_length=200)]
     width: Count
     dtype: WireDtype
+    rounding: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     size: Count
     payload: Digest
     rows: Band

@@ -105,6 +105,8 @@ def encode(tensors: Params, dtype: WireDtype = "fp32", *, leading: int = 1) -> b
 
 def lost_precision(tensors: Params, dtype: WireDtype, *, leading: int = 1) -> float:
     """Return the relative error (Euclidean) of what arrives when tensors travel in a dtype."""
+    if dtype == "fp32":
+        return 0.0
     arrived = _decoded(load(encode(tensors, dtype, leading=leading)), tensors)
     gap = sum(float((arrived[n] - p.float()).square().sum()) for n, p in tensors.items())
     size = sum(float(p.float().square().sum()) for p in tensors.values())
