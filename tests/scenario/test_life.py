@@ -1,5 +1,6 @@
 """A node runs, tells what it does, ends when it is told to, and predicts what it served."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 from tests.hospitals import Country
 from tests.made import made_rows
+from tests.security import CHARTER
 
 from dflmoe.core.algorithm import Outcome
 from dflmoe.demo.founding import free_address
@@ -232,8 +234,30 @@ def test_the_public_weights_must_be_those_of_the_charter(country: Country, tmp_p
         baseline(named, rows, "ann", seed=0)
     save_file({"w": np.zeros(1, np.float32)}, tmp_path / "w.safetensors")
     other = rows.model_copy(update={"public_body": tmp_path / "w.safetensors"})
-    with pytest.raises(SettingsError, match="other weights"):
+    with pytest.raises(SettingsError, match="other public weights"):
         baseline(named, other, "ann", seed=0)
+
+
+@pytest.mark.parametrize("exchange", ["seeded", "anchored", "averaged", "paper"])
+def test_a_node_plays_every_exchange_that_a_charter_can_name(tmp_path: Path, exchange: str) -> None:
+    anchors = tmp_path / "anchors.npz"
+    np.savez(anchors, x=np.random.default_rng(0).normal(size=(30, 4)))
+    named = hashlib.sha256(anchors.read_bytes()).hexdigest() if exchange == "anchored" else None
+    network = {"network": "mlp", "exchange": exchange, "anchors": named, "dtype": "fp16"}
+    country = Country(tmp_path, "ann", "bob", charter=CHARTER.model_copy(update=network))
+    for site in ("bob", "ann"):
+        country.replicas[site].store.close()
+        settings = with_rows(country, site)
+        assert settings.data is not None
+        rows = settings.data.model_copy(update={"anchors": anchors if named else None})
+        life = Life(country.homes[site], settings.model_copy(update={"data": rows}))
+        with life.online():
+            ((summary, outcome),) = list(life.rounds(1))
+    assert summary.heard == ("bob",)
+    assert np.isfinite(outcome.served.numpy()).all()
+    if named:
+        with pytest.raises(SettingsError, match="anchors in"):
+            baseline(country.charter, rows.model_copy(update={"anchors": None}), "ann", seed=0)
 
 
 def test_a_relay_passes_on_until_it_is_told_to_end(country: Country) -> None:

@@ -13,7 +13,7 @@ from dflmoe.core.auto import (
     Exchange,
 )
 from dflmoe.core.controls import Control
-from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.dflmoe import ANCHORS, OPINION, DFLMoE
 from dflmoe.core.site import Lent, LentKind, Network
 from dflmoe.core.training import Training
 from dflmoe.errors import HeadError
@@ -95,8 +95,11 @@ def spec_of(charter: Charter, head: Manifest | Lent) -> HeadSpec:
     if head.width != width:
         raise HeadError(f"the head of {head.site} reads {head.width} features, not {width}")
     leading = (1, charter.inner_folds + 1) if head.kind == "fits" else (1,)
+    beside: dict[str, tuple[int | None, ...]] = {}
+    if charter.exchange == "anchored":
+        beside = {ANCHORS: (1, None, width), OPINION: (1, None, len(charter.classes))}
     return HeadSpec(
-        {name: (*leading, *shape) for name, shape in shapes.items()},
+        {name: (*leading, *shape) for name, shape in shapes.items()} | beside,
         max_bytes=charter.max_head_bytes,
         max_norm=charter.max_norm,
         dtype=charter.dtype,

@@ -4,13 +4,15 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dflmoe.baselines.alone import alone
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.core.algorithm import Outcome
 from dflmoe.core.site import Network, SiteData
-from dflmoe.data.one_site import read_site
+from dflmoe.data.one_site import read_site, read_unlabelled
 from dflmoe.data.prepared import data_of, splits_of
 from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows
@@ -65,14 +67,14 @@ def baseline(charter: Charter, where: Rows, site: SiteId, *, seed: int) -> Basel
     Raises:
         DataError: The rows cannot be used.
         NetworkError: The charter's network does not fit them.
-        SettingsError: The public weights are not those that the charter names.
+        SettingsError: Public weights or rows are not those that the charter names.
         FloatingPointError: A loss is not finite.
     """
     rows = rows_of(charter, where, site)
     splits = splits_of(
         rows, folds=where.test_folds, inner_folds=charter.inner_folds, seed=seed, only=(0,)
     )
-    data = data_of(rows, splits)
+    data = data_of(rows, splits, anchors=_anchors(charter, where.anchors))
     network = _with_public_body(network_of(charter), charter, where.public_body)
     local = LocalOnly(network, training_of(charter))
     said, share, outcome = alone(site, data, local, seed=seed, purpose=ALONE)
@@ -87,11 +89,35 @@ def _with_public_body(network: Network, charter: Charter, path: Path | None) -> 
     """
     if charter.public_body is None:
         return network
+    given = _as_named(charter.public_body, path, "public weights", "public_body")
+    return public_body(network, read_weights(given))
+
+
+def _anchors(charter: Charter, path: Path | None) -> NDArray[np.float32] | None:
+    """Return the public rows that the charter names.
+
+    Raises:
+        SettingsError: They are not given, or others than the charter names.
+        DataFileError: They are not of the charter's shape.
+    """
+    if charter.anchors is None:
+        return None
+    given = _as_named(charter.anchors, path, "public rows", "anchors")
+    return read_unlabelled(given, shape=charter.shape, columns=charter.columns)
+
+
+def _as_named(named: str, path: Path | None, what: str, key: str) -> Path:
+    """Return a file if it is the one that the charter names by its SHA-256.
+
+    Raises:
+        SettingsError: It is not given, cannot be read, or is another.
+    """
     if path is None:
-        raise SettingsError(
-            "the charter names public weights; say where they are with public_body in [data]"
-        )
-    weights = read_weights(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != charter.public_body:
-        raise SettingsError(f"{path} holds other weights than the charter names")
-    return public_body(network, weights)
+        raise SettingsError(f"the charter names {what}; say where they are with {key} in [data]")
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SettingsError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    if found != named:
+        raise SettingsError(f"{path} holds other {what} than the charter names")
+    return path

@@ -346,6 +346,7 @@ def _dummy(charter: Charter) -> Iterator[Finding]:
         y=y,
         crossfit=CrossFit(fold[None]),
         group=torch.arange(TRIAL_ROWS),
+        anchors=torch.randn(TRIAL_ROWS, *charter.shape, generator=rng) if charter.anchors else None,
     )
     method = method_of(charter, network_of(charter))
     state = method.init("here", data, rng)

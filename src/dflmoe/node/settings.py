@@ -19,11 +19,13 @@ class Rows(BaseModel, frozen=True, extra="forbid"):
         path: A table with the agreed columns, or an ``.npz`` with ``x``, ``y`` and ``patient``.
         test_folds: One of so many parts, by patient, is set aside and tells what lending gains.
         public_body: Safetensors file of the public weights, if the charter names some.
+        anchors: An ``.npz`` with the public rows ``x``, if the charter names some.
     """
 
     path: Path
     test_folds: Annotated[int, Field(ge=2, le=20)] = 5
     public_body: Path | None = None
+    anchors: Path | None = None
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -68,11 +70,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         if self.folder is not None:
             changed["folder"] = folder / self.folder.expanduser()
         if self.data is not None:
-            body = self.data.public_body
-            changed["data"] = self.data.model_copy(
-                update={
-                    "path": folder / self.data.path.expanduser(),
-                    "public_body": None if body is None else folder / body.expanduser(),
-                }
-            )
+            paths = {
+                name: folder / path.expanduser()
+                for name in ("path", "public_body", "anchors")
+                if (path := getattr(self.data, name)) is not None
+            }
+            changed["data"] = self.data.model_copy(update=paths)
         return self.model_copy(update=changed)

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dflmoe.core.auto import Exchange
 from dflmoe.errors import EnvelopeError
@@ -67,6 +67,12 @@ class Charter(Document):
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
     dtype: WireDtype = "fp32"
     max_age: Annotated[int, Field(ge=1)] = 5
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.exchange == "anchored") != (self.anchors is not None):
+            raise ValueError("the exchange is anchored if and only if the charter names anchors")
+        return self
 
     @property
     def digest(self) -> str:
