@@ -1,6 +1,7 @@
 """Sites exchange heads over mutual TLS: whoever belongs gets them, and nobody else gets in."""
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -137,7 +138,17 @@ def test_a_newcomer_gets_more_heads_at_once_than_are_given_at_a_time(net: Net) -
     net.hears("eve", {site: float(k) for k, site in enumerate(sites[1:])})
 
 
-def test_a_relay_joins_two_that_only_dial_and_a_newcomer_while_origins_sleep(net: Net) -> None:
+def numbers_of(net: Net, site: SiteId) -> bytes:
+    """Return the numbers of a site's head as they stand in its payload."""
+    held = net.country.replicas[site].held(site)
+    assert held is not None
+    return held.payload[-32:]
+
+
+def test_a_relay_joins_two_that_only_dial_and_a_newcomer_while_origins_sleep(
+    net: Net, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     net.found("ann", "bob", dialled=())
     net.country.admit("relay", relay=True)
     for site in ("ann", "bob"):
@@ -151,6 +162,11 @@ def test_a_relay_joins_two_that_only_dial_and_a_newcomer_while_origins_sleep(net
     kept = [relay.store.payload(one.blob) for one in relay.store.heads().values()]
     assert len(kept) == 2
     assert all(is_wrapped(raw) for raw in kept)
+    numbers, own = numbers_of(net, "ann"), net.country.homes["ann"].folder
+    assert any(numbers in path.read_bytes() for path in own.rglob("*") if path.is_file())
+    for path in relay.home.folder.rglob("*"):
+        assert not path.is_file() or numbers not in path.read_bytes(), path
+    assert numbers.hex() not in caplog.text
     net.stop("ann")
     net.country.admit("eve")
     net.country.replicas["bob"].learn(net.country.roster().bundle)
