@@ -7,13 +7,14 @@ from pathlib import Path
 from dflmoe.errors import OutputError
 
 
-def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
+def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write a file so that there is never half of it; missing folders are made.
 
     Args:
         path: The file.
         text: All that it holds from now on.
         mode: Who may read it.
+        durable: Wait until it would survive a power cut; what is soon written anew need not.
 
     Raises:
         OutputError: The folder cannot be made or written; what was there stays as it was.
@@ -27,10 +28,12 @@ def replace_file(path: Path, text: str | bytes, *, mode: int = 0o644) -> None:
             try:
                 file.write(text.encode() if isinstance(text, str) else text)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
                 half.chmod(mode)
                 half.replace(path)
-                _settled(path.parent)
+                if durable:
+                    _settled(path.parent)
             except BaseException:
                 half.unlink(missing_ok=True)
                 raise

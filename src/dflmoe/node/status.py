@@ -80,7 +80,7 @@ class Status(Document):
 
     def stored(self, folder: Path) -> None:
         """Write it where other programs look for it."""
-        replace_file(folder / STATUS, self.signed())
+        replace_file(folder / STATUS, self.signed(), durable=False)
 
 
 def status_of(replica: Replica, network: Network | None, *, pid: int | None, doing: str) -> Status:
