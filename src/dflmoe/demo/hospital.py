@@ -228,7 +228,10 @@ def _play(hospital: Hospital, began: float) -> None:
         sites=(had.rows,),
         kind="table",
     )
-    plan = replace(chosen(study, options), rounds=part.rounds)
+    plan = chosen(study, options)
+    again = f"Each hospital played {part.rounds} rounds, and lent its head anew in each of them."
+    why = plan.why if part.rounds == plan.rounds else (*plan.why, again)
+    plan = replace(plan, rounds=part.rounds, why=why)
 
     def told(outcome: Outcome) -> dict[SiteId, Tested]:
         return {name: tested(outcome.served, had.data, had.splits, options.sensitivity)}
