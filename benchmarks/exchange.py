@@ -33,7 +33,9 @@ from dflmoe.demo.founding import found, free_address
 from dflmoe.security.charter import Charter
 
 ROWS = 60
-IDLE_S = 20.0
+IDLE_S, SETTLED_S = 60.0, 3.0
+"""A minute has one summary of each side; the last round's news are over before it begins."""
+
 FLOAT_BYTES, CLASSES = 4, 2
 
 
@@ -233,6 +235,7 @@ def main() -> None:
             seconds.append(max(s for s, _ in told))
             memory = max(memory, *(m for _, m in told))
         wire = network.carried() - wire
+        time.sleep(SETTLED_S if chosen.idle else 0.0)
         idle = network.carried()
         time.sleep(chosen.idle)
         idle = network.carried() - idle
