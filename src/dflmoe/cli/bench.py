@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -17,11 +16,11 @@ from dflmoe.bench.page import number, size, write, write_docs
 from dflmoe.bench.record import RunRecord, stored
 from dflmoe.bench.runner import available_cores, plan, run_all
 from dflmoe.bench.summary import Summary, TaskTable, summarise, unit_name
+from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.progress import bar
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
 
-INTERRUPTED = 130
 DATA = "DFLMOE_DATA"
 LOG_WIDTH = 120
 
@@ -80,7 +79,7 @@ def run(
     root = data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
     writable(out)
     console = Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     stopped = False
     try:
         _play(settings, out, root, jobs or len(available_cores()), console)
@@ -162,10 +161,6 @@ def _play(
                     f"{label}: {record.metric} {record.value:.3f} in {record.seconds:.0f} s",
                     markup=False,
                 )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's
-    raise KeyboardInterrupt
 
 
 def _show(summary: Summary, page: Path, *, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -10,14 +9,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.pilot import dtype_of, result_sentence, result_table
 from dflmoe.demo.stage import put_on, stage
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
 from dflmoe.node.status import Status
 from dflmoe.types import SiteId
-
-INTERRUPTED = 130
 
 
 def demo(
@@ -49,7 +47,7 @@ def demo(
         sites, seed=seed, dtype=dtype_of(dtype), rounds=rounds, lockstep=lockstep, out=out
     )
     writable(out)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     console = Console(stderr=True, highlight=False)
     try:
         with Live(console=console, auto_refresh=False, transient=True) as screen:
@@ -115,7 +113,3 @@ def _table(names: list[SiteId], statuses: dict[SiteId, Status]) -> Table:
 
 def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.3f}"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's
-    raise KeyboardInterrupt

@@ -5,7 +5,6 @@ import io
 import json
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import numpy as np
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
 from dflmoe.data.one_site import read_unlabelled
 from dflmoe.errors import OptionError, RunningError, SettingsError, TrainingError
@@ -24,8 +24,6 @@ from dflmoe.node.node import RoundSummary
 from dflmoe.node.predict import Predicted, predict
 from dflmoe.node.settings import SETTINGS, Settings
 from dflmoe.node.status import STATUS, Status
-
-INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, help="Play rounds with the other hospitals.")
 
@@ -65,7 +63,7 @@ def run(
         update={key: value for key, value in given.items() if value is not None}
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     console = Console(stderr=True, highlight=False)
     try:
         with alone_in(here.folder):
@@ -75,8 +73,8 @@ def run(
                 console.print(f"{name} runs{at}; Ctrl-C ends it.")
                 if life.replica.relays:
                     life.relay()
-                last = life.replica.store.rounds()
-                played = RoundSummary.model_validate_json(last[-1]).number if last else 0
+                last = life.replica.store.last_round()
+                played = RoundSummary.model_validate_json(last).number if last else 0
                 for summary, _ in life.rounds(played + 1 if once else until):
                     console.print(_line(summary), markup=False)
     except FloatingPointError as error:
@@ -211,7 +209,3 @@ def _table(shown: Status) -> Table:
             peer.problem or "",
         )
     return table
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's
-    raise KeyboardInterrupt

@@ -3,13 +3,13 @@
 import signal
 from collections.abc import Collection
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.progress import bar
 from dflmoe.data.arrays import read_arrays
 from dflmoe.data.schema import Schema
@@ -23,8 +23,6 @@ from dflmoe.pilot.run import run, steps_of
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report, Value
 from dflmoe.wire.payload import WireDtype
-
-INTERRUPTED = 130
 
 
 def pilot(
@@ -233,9 +231,6 @@ def _play(
     """Play with a progress bar; the first Ctrl-C ends the repeat, what is done is reported."""
     for warning in study.warnings:
         console.print(f"note: {warning}")
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

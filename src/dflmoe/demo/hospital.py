@@ -28,7 +28,7 @@ from dflmoe.node.baseline import Baseline, baseline
 from dflmoe.node.exchange import Exchange, Synced
 from dflmoe.node.home import Home
 from dflmoe.node.life import Life, alone_in
-from dflmoe.node.node import PURPOSE, Node
+from dflmoe.node.node import PURPOSE, Node, learnt
 from dflmoe.node.settings import SETTINGS, Settings
 from dflmoe.node.status import status_of
 from dflmoe.pilot.arms import CONTROLS, Repeat, Tested, mean_curve, tested
@@ -42,6 +42,9 @@ from dflmoe.wire.payload import ENVELOPE_BYTES, WireDtype
 
 PATIENCE_S = 60.0
 """How long a hospital waits for the others where all are to be at one point."""
+
+HANDED_S = 5.0
+"""How long it waits at the end for the others to take its newest head."""
 
 REPORT = "report.html"
 
@@ -153,7 +156,7 @@ class Hospital:
     def _shuffled(self, lent: Lent, had: Baseline) -> Sequence[Lent]:
         """Lend a head that was trained on permuted labels; returns those of the peers."""
         number = self.part.rounds + 1
-        self.life.replica.lend(replace(lent, round=number), learnt(had))
+        self.life.replica.lend(replace(lent, round=number), learnt(had.data))
         self.life.network.sync()
         return self.heard(number)
 
@@ -216,7 +219,7 @@ def _play(hospital: Hospital, began: float) -> None:
             if control != "shuffled" or everybody:
                 said[arm] = hospital.control(control, had, inbox)
     with hospital.timed("handing over"):
-        life.network.wait(lambda: set(life.network.reachable()) <= life.network.holders(), 5.0)
+        life.hand_over(HANDED_S)
         hospital.together()
     life.doing = "writing its report"
     options = demo_options(part.seed, part.dtype)
@@ -286,11 +289,6 @@ def _play(hospital: Hospital, began: float) -> None:
         operation=[operation],
     )
     write(found, part.out / REPORT)
-
-
-def learnt(had: Baseline) -> int:
-    """Return the number of rows that a site learns from."""
-    return int((had.data.crossfit.fold[0] >= 0).sum())
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's

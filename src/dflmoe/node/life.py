@@ -177,7 +177,7 @@ class Life:
                 self.doing = "playing a round"
                 began = time.monotonic()
         self.doing = "handing over its head"
-        self.network.wait(self._handed_over, FAREWELL_S)
+        self.hand_over()
 
     def relay(self) -> None:
         """Pass heads on, until the node goes offline."""
@@ -187,6 +187,11 @@ class Life:
                 exchange.sync()
             except ExchangeError as error:
                 logger.info("%s", error)
+
+    def hand_over(self, patience: float = FAREWELL_S) -> None:
+        """Wait until all peers who are connected hold this site's newest head."""
+        network = self.network
+        network.wait(lambda: set(network.reachable()) <= network.holders(), patience)
 
     # --- what stands behind these ---
 
@@ -199,9 +204,6 @@ class Life:
             return dialled <= {*self.network.reachable(), *self.network.failures()}
 
         self.network.wait(all_tried, MEETING_S)
-
-    def _handed_over(self) -> bool:
-        return set(self.network.reachable()) <= self.network.holders()
 
     def _watch(self) -> None:
         while not self._ended.wait(WATCH_S):

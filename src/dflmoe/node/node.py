@@ -143,7 +143,7 @@ class Node:
 
         def swap(lent: Lent) -> Sequence[Lent]:
             try:
-                self.replica.lend(lent, self._rows)
+                self.replica.lend(lent, learnt(self.data))
                 self.exchange.sync()
             except (ExchangeError, SecurityError) as error:
                 logger.warning("nothing was exchanged: %s", error)
@@ -172,10 +172,10 @@ class Node:
         self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
         return state, summary, outcome
 
-    @property
-    def _rows(self) -> int:
-        """Rows that the site learns from."""
-        return int((self.data.crossfit.fold[0] >= 0).sum())
+
+def learnt(data: SiteData) -> int:
+    """Return the number of rows that a site learns from."""
+    return int((data.crossfit.fold[0] >= 0).sum())
 
 
 def _score(log_probs: Tensor, data: SiteData) -> float | None:

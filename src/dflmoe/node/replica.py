@@ -173,7 +173,7 @@ class Replica:
         with self._lock:
             last = self.store.heads().get(self.name)
             if last is not None:
-                before = _manifest(last.envelope)
+                before = manifest_of(last.envelope)
                 again = (digest(payload), lent.round, charter.digest)
                 if (before.payload, before.round, before.charter) == again:
                     return before  # a round that is played again after a stop
@@ -215,11 +215,11 @@ class Replica:
             payload = self._read(head.blob) if head else None
         if head is None or payload is None:
             return None
-        return Held(_manifest(head.envelope), head.envelope, payload)
+        return Held(manifest_of(head.envelope), head.envelope, payload)
 
     def mark(self, envelope: bytes) -> str:
         """Return what tells a head from another of the same number, in a summary."""
-        return _manifest(envelope).payload[:MARK]
+        return manifest_of(envelope).payload[:MARK]
 
     def _read(self, blob: str) -> bytes | None:
         """Return what is stored; what cannot be read is counted, and asked for again."""
@@ -246,7 +246,7 @@ class Replica:
             except ReplayError:
                 return self._needed_again(envelope)
             except EquivocationError as error:
-                manifest = _manifest(envelope)
+                manifest = manifest_of(envelope)
                 first = self.store.heads()[manifest.site].envelope
                 for proof in (first, envelope):
                     self.store.keep_evidence(manifest.site, manifest.seq, proof, self._clock())
@@ -357,11 +357,7 @@ class Replica:
             return None
         manifest = held.manifest
         try:
-            tensors = received(
-                manifest,
-                held.payload,
-                spec_of(self._roster.charter, manifest),
-            )
+            tensors = received(manifest, held.payload, spec_of(self._roster.charter, manifest))
         except HeadError as error:
             self.count(error)
             return None
@@ -369,7 +365,7 @@ class Replica:
 
     def _needed_again(self, envelope: bytes) -> Manifest | None:
         """Return the manifest of a head that is held, and whose payload should come once more."""
-        manifest = _manifest(envelope)
+        manifest = manifest_of(envelope)
         held = self.store.heads().get(manifest.site)
         if held is None or held.envelope != envelope or manifest.site == self.name:
             return None
@@ -377,7 +373,7 @@ class Replica:
         return manifest if spoilt or manifest.site in self.stale() else None
 
     def _news(self, envelope: bytes) -> Manifest | None:
-        newest = {site: _manifest(head.envelope) for site, head in self.store.heads().items()}
+        newest = {site: manifest_of(head.envelope) for site, head in self.store.heads().items()}
         manifest = announced(envelope, self._roster, newest, self._clock())
         return None if manifest.site == self.name else manifest
 
@@ -396,6 +392,6 @@ class Replica:
 
 
 @lru_cache(maxsize=256)
-def _manifest(envelope: bytes) -> Manifest:
+def manifest_of(envelope: bytes) -> Manifest:
     """Return the manifest of an envelope that was checked before."""
     return Manifest.read(unsealed(envelope, HEAD, "a head").payload, "a manifest")

@@ -8,10 +8,9 @@ from dflmoe.core.site import LentKind
 from dflmoe.files import replace_file
 from dflmoe.node.network import Network
 from dflmoe.node.node import RoundSummary
-from dflmoe.node.replica import Replica
+from dflmoe.node.replica import Replica, manifest_of
 from dflmoe.types import SiteId
-from dflmoe.wire.envelope import HEAD, unsealed
-from dflmoe.wire.manifest import Document, Manifest
+from dflmoe.wire.manifest import Document
 
 STATUS = "status.json"
 
@@ -92,19 +91,15 @@ def status_of(replica: Replica, network: Network | None, *, pid: int | None, doi
         pid: Its process.
         doing: In a few words.
     """
-    rounds, now = replica.store.rounds(), replica.now()
-    last = RoundSummary.model_validate_json(rounds[-1]) if rounds else None
+    now, played = replica.now(), replica.store.last_round()
+    last = RoundSummary.model_validate_json(played) if played else None
     streams = network.reachable() if network else {}
     failures = network.failures() if network else {}
     heads = replica.store.heads()
 
     def peer(site: SiteId, *, relay: bool) -> Peer:
         head = heads.get(site)
-        manifest = (
-            Manifest.read(unsealed(head.envelope, HEAD, "a head").payload, "a manifest")
-            if head
-            else None
-        )
+        manifest = manifest_of(head.envelope) if head else None
         share = last.share.get(site) if last else None
         why = failures.get(site)
         state: PeerState = "known"

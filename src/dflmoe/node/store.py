@@ -240,6 +240,11 @@ class Store:
         """Return what came of every round, as JSON, from the first."""
         return [s for (s,) in self._db.execute("SELECT summary FROM round ORDER BY number")]
 
+    def last_round(self) -> str | None:
+        """Return what came of the last round, as JSON, if any was played."""
+        row = self._db.execute("SELECT summary FROM round ORDER BY number DESC LIMIT 1").fetchone()
+        return None if row is None else str(row[0])
+
     # --- what is counted ---
 
     def refused(self, reason: str, sentence: str, now: datetime) -> None:
