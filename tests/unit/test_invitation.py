@@ -92,6 +92,8 @@ def test_two_federations_with_the_same_rules_are_two(tmp_path: Path) -> None:
         pytest.param(RULES + "min_rows = 1", id="too few rows"),
         pytest.param(RULES + "max_norm = inf", id="no bound"),
         pytest.param(RULES + "dtype = 'bf16'", id="an unknown dtype"),
+        pytest.param(RULES + "exchange = 'anchored'", id="anchored, and no anchors"),
+        pytest.param(RULES + f"anchors = '{'0' * 64}'", id="anchors, and nothing anchored"),
         pytest.param("name = ", id="no TOML"),
         pytest.param("", id="empty"),
     ],
