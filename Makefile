@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Whole commands run as they are for users: nothing counts their lines or checks their shapes.
+# Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
 .PHONY: pilot demo bench test check fluke clean
@@ -28,10 +28,10 @@ bench: .venv/.bench
 
 test: .venv/.test check
 	scripts/browser
-	$(BIN)/pytest tests/unit tests/property tests/scenario --numprocesses 2 --dist loadfile \
+	$(BIN)/pytest tests/unit tests/property --numprocesses 2 --dist worksteal \
 	  --cov --cov-report=term --cov-report=json:.venv/coverage.json
 	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
-	$(BIN)/pytest tests/e2e tests/docs --numprocesses 2 --dist worksteal $(UNCHECKED)
+	$(BIN)/pytest tests/scenario tests/e2e tests/docs --numprocesses 2 --dist worksteal $(UNCHECKED)
 
 check: .venv/.test
 	$(BIN)/ruff format --check src tests scripts benchmarks

@@ -181,6 +181,7 @@ def live(folder: Path, name: str, bind: str, space: str | None, pipe: Connection
         seen = {site: head.seq for site, head in replica.store.heads().items() if site != name}
         while time.monotonic() < begin:
             time.sleep(0.001)
+        spent = time.process_time()
         replica.lend(lent, ROWS)
         network.sync()
 
@@ -191,7 +192,8 @@ def live(folder: Path, name: str, bind: str, space: str | None, pipe: Connection
 
         if not network.wait(all_new, 120):
             raise TimeoutError(f"{name} did not hear everybody")
-        pipe.send((time.monotonic() - begin, me.memory_info().rss - before))
+        seconds = time.monotonic() - begin
+        pipe.send((seconds, me.memory_info().rss - before, time.process_time() - spent))
     network.stop()
     pipe.send(sum(n for (_, way, _), n in replica.store.traffic().items() if way == "sent"))
 
@@ -225,15 +227,16 @@ def main() -> None:
         for pipe in pipes:
             pipe.recv()
         time.sleep(1.0)
-        seconds, memory = [], 0
+        seconds, memory, busy = [], 0, 0.0
         wire = network.carried()
         for number in range(chosen.rounds):
             begin = time.monotonic() + 0.05
             for pipe in pipes:
                 pipe.send((number, begin))
             told = [pipe.recv() for pipe in pipes]
-            seconds.append(max(s for s, _ in told))
-            memory = max(memory, *(m for _, m in told))
+            seconds.append(max(s for s, _, _ in told))
+            memory = max(memory, *(m for _, m, _ in told))
+            busy += sum(b for _, _, b in told)
         wire = network.carried() - wire
         time.sleep(SETTLED_S if chosen.idle else 0.0)
         idle = network.carried()
@@ -255,6 +258,7 @@ def main() -> None:
         "rounds": chosen.rounds,
         "round_ms_median": round(1000 * statistics.median(seconds), 1),
         "round_ms_longest": round(1000 * max(seconds), 1),
+        "cpu_ms_per_round": round(1000 * busy / chosen.rounds, 1),
         "memory_mb": round(memory / 2**20, 1),
         "wire_per_payload": round(wire / payload, 4),
         "idle_bytes_per_s_and_peer": round(quiet, 1) if chosen.idle else None,

@@ -34,6 +34,9 @@ def test_keys_come_back_as_they_were_saved_and_nobody_else_may_read_them(path: P
     assert back.public == keys_of("ann").public
     assert back.pem == keys_of("ann").pem
     assert path.stat().st_mode & 0o777 == 0o600
+    assert serialization.load_pem_private_key(back.tls_secret, None).public_key() == (
+        back.certificate.public_key()
+    )
 
 
 def test_a_certificate_bears_the_name_of_its_site_and_ends(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A roster goes forward by the word of enough approvers, and never back."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,10 +80,12 @@ def test_two_sites_found_a_federation_together_and_it_grows() -> None:
         assert THREE.owner[keys_of(site).public.keyid] == site
         assert THREE.keys[keys_of(site).public.keyid] == keys_of(site).public
         assert keys_of(site).pem.encode() in THREE.certificates
+        assert THREE.bearer[keys_of(site).pem] == site
 
 
 def test_a_bundle_comes_back_as_it_was_written() -> None:
-    assert bundled(THREE.bundle.signed()) == THREE.bundle
+    assert bundled(THREE.raw) == THREE.bundle
+    assert THREE.digest == hashlib.sha256(THREE.raw).hexdigest() != TWO.digest
 
 
 def test_a_newcomer_takes_the_whole_chain_from_the_first_root() -> None:

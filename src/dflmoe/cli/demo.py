@@ -47,7 +47,8 @@ def demo(
         sites, seed=seed, dtype=dtype_of(dtype), rounds=rounds, lockstep=lockstep, out=out
     )
     writable(out)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # of which a shell's background ignores one
+        signal.signal(number, interrupt)
     console = Console(stderr=True, highlight=False)
     try:
         with Live(console=console, auto_refresh=False, transient=True) as screen:

@@ -491,7 +491,7 @@ class Network:
                 site=site,
                 payload=manifest.payload,
                 blob=pull.blob.hex(),
-                at=len(pull.came),
+                at=pull.length,
             )
         )
 
@@ -530,12 +530,13 @@ class Network:
             return
         blob, site = bytes.fromhex(chunk.blob), pull.manifest.site
         if blob != pull.blob and chunk.at == 0:
-            pull.blob, pull.came = blob, bytearray()
-        if blob != pull.blob or chunk.at != len(pull.came):
+            pull.blob, pull.came, pull.length = blob, [], 0
+        if blob != pull.blob or chunk.at != pull.length:
             return
         pull.at = self._loop.time()
-        pull.came += chunk.piece
-        if len(pull.came) > pull.manifest.size + HEADER_LIMIT:
+        pull.came.append(chunk.piece)
+        pull.length += len(chunk.piece)
+        if pull.length > pull.manifest.size + HEADER_LIMIT:
             del self._pulls[site]
             self._refused(HeadError(f"{session.peer} sends more of a head than its site announced"))
             self._elsewhere(pull)
@@ -546,7 +547,8 @@ class Network:
     async def _whole(self, session: Session, pull: Pull) -> None:
         """Check a payload that has come to its end; if it fails, somebody else is asked."""
         try:
-            taken = await asyncio.to_thread(self.replica.take, pull.envelope, bytes(pull.came))
+            payload = b"".join(pull.came)
+            taken = await asyncio.to_thread(self.replica.take, pull.envelope, payload)
         except DflmoeError as error:
             self._noted(error)
             self._elsewhere(pull)

@@ -169,12 +169,13 @@ class Replica:
         leading = LEADING[lent.kind]
         payload = encode(lent.tensors, charter.dtype, leading=leading)
         spec = spec_of(charter, replace(lent, site=self.name))
-        decode(payload, digest(payload), spec, self.name)  # as any peer will
+        blob = digest(payload)
+        decode(payload, blob, spec, self.name)  # as any peer will
         with self._lock:
             last = self.store.heads().get(self.name)
             if last is not None:
                 before = manifest_of(last.envelope)
-                again = (digest(payload), lent.round, charter.digest)
+                again = (blob, lent.round, charter.digest)
                 if (before.payload, before.round, before.charter) == again:
                     return before  # a round that is played again after a stop
             manifest = Manifest(
@@ -189,7 +190,7 @@ class Replica:
                 dtype=charter.dtype,
                 rounding=lost_precision(lent.tensors, charter.dtype, leading=leading),
                 size=len(payload),
-                payload=digest(payload),
+                payload=blob,
                 rows=band(rows),
                 parent=self.store.last_lent(),
                 created=moment,
@@ -197,7 +198,7 @@ class Replica:
             )
             self.store.keep_lent(manifest.seq, manifest.payload)
             envelope = seal(manifest.signed(), HEAD, self.keys.signing)
-            self.store.keep_head(self.name, manifest.seq, envelope, payload, moment)
+            self.store.keep_head(self.name, manifest.seq, envelope, payload, moment, blob=blob)
             self._own = Held(manifest, envelope, payload)
         return manifest
 
@@ -208,10 +209,11 @@ class Replica:
 
     def held(self, site: SiteId) -> Held | None:
         """Return the head that is held of a site, if there is one that can be read."""
+        head, own = self.store.heads().get(site), self._own
+        if head and own and head.envelope == own.envelope:
+            return own  # without waiting for what is being checked
         with self._lock:  # a newer head would take the file away
             head = self.store.heads().get(site)
-            if head and self._own and head.envelope == self._own.envelope:
-                return self._own
             payload = self._read(head.blob) if head else None
         if head is None or payload is None:
             return None
@@ -273,7 +275,10 @@ class Replica:
             except (SecurityError, HeadError) as error:
                 self.count(error)
                 raise
-            return self.store.keep_head(manifest.site, manifest.seq, envelope, plain, self._clock())
+            blob = digest(plain) if self.relays else manifest.payload
+            return self.store.keep_head(
+                manifest.site, manifest.seq, envelope, plain, self._clock(), blob=blob
+            )
 
     def fit_to_pass(self, held: Held) -> bytes:
         """Return a payload as it may lie with strangers: wrapped for every member.

@@ -27,7 +27,8 @@ class Pull:
         asked: The stream that it was asked for on; what others send of it is not looked at.
         number: Of the wish.
         blob: Digest of the bytes that come: as the other side stores them.
-        came: What has come so far.
+        came: The pieces that have come so far.
+        length: Their bytes in all.
         at: When something last came, by the loop's clock.
     """
 
@@ -36,7 +37,8 @@ class Pull:
     asked: "Session"
     number: int = 0
     blob: bytes = b""
-    came: bytearray = field(default_factory=bytearray)
+    came: list[bytes] = field(default_factory=list)
+    length: int = 0
     at: float = 0.0
 
 

@@ -135,16 +135,18 @@ class Store:
             return self._heads
 
     def keep_head(
-        self, site: SiteId, seq: int, envelope: bytes, payload: bytes, now: datetime
+        self, site: SiteId, seq: int, envelope: bytes, payload: bytes, now: datetime, *, blob: str
     ) -> bool:
         """Keep a head if it is newer than the one that is held; returns whether it is.
 
         The same head again, with a payload that is stored otherwise (wrapped anew), is kept too.
+        ``blob`` is the payload's digest, which who has checked it knows.
 
         Raises:
             StoreError: The disk is full or cannot be written; what was there stays.
         """
-        blob, before = self._keep(payload), self.heads().get(site)
+        self._keep(blob, payload)
+        before = self.heads().get(site)
         with self._transaction():
             done = self._db.execute(
                 "INSERT INTO head VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET "
@@ -218,7 +220,8 @@ class Store:
         Raises:
             StoreError: The disk is full or cannot be written; the round before stays.
         """
-        blob = self._keep(state)
+        blob = hashlib.sha256(state).hexdigest()
+        self._keep(blob, state)
         last = self._db.execute("SELECT blob FROM round ORDER BY number DESC LIMIT 1").fetchone()
         with self._transaction():
             self._db.execute(
@@ -342,13 +345,11 @@ class Store:
                 f"what it held is still there"
             ) from error
 
-    def _keep(self, payload: bytes) -> str:
-        blob = hashlib.sha256(payload).hexdigest()
+    def _keep(self, blob: str, payload: bytes) -> None:
         try:
             self.payload(blob)
         except StoreError:
             replace_file(self._path(blob), payload)
-        return blob
 
     def _path(self, blob: str) -> Path:
         return self.folder / BLOBS / blob
