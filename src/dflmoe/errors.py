@@ -30,7 +30,9 @@ DflmoeError
     ├── ExpiredError         a document was valid until a day that is past
     ├── RosterError          a roster contradicts itself, or what was trusted before
     ├── FingerprintError     a fingerprint is not the one that was told by phone
-    └── EquivocationError    a site signed two heads of one number
+    ├── EquivocationError    a site signed two heads of one number
+    ├── PolicyError          a site's policy is malformed, or lets something not in
+    └── TamperedError        an audit log was changed, or contradicts what peers keep
 """
 
 from typing import ClassVar
@@ -220,3 +222,15 @@ class UnsoundError(DflmoeError):
     """The doctor found something that keeps a node from running."""
 
     exit_code = 32
+
+
+class PolicyError(SecurityError):
+    """A site's policy is malformed, or lets something not in."""
+
+    exit_code = 33
+
+
+class TamperedError(SecurityError):
+    """An audit log was changed, or contradicts what peers keep."""
+
+    exit_code = 34

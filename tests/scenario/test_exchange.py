@@ -353,7 +353,7 @@ def test_two_heads_of_one_number_are_kept_as_evidence_and_none_is_used(country: 
     assert ann.store.convicted() == {"bob"}
     assert "bob" not in heard(ann)
     assert any(one == held.envelope for one in ann.offers())  # and still passed on
-    assert ann.store.release("bob") == 2
+    assert ann.store.release("bob", NOW) == 2
     assert "bob" in heard(ann)
 
 

@@ -11,6 +11,7 @@ from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
 from dflmoe.errors import FederationError
 from dflmoe.node.agreed import spec_of
 from dflmoe.node.home import read_limited
+from dflmoe.node.store import STORE, Store
 from dflmoe.security.admission import announced, received
 from dflmoe.wire.envelope import HEAD, unsealed
 from dflmoe.wire.manifest import Count, Document, Manifest, now
@@ -89,3 +90,20 @@ def verify(file: FileArgument, *, home: HomeOption = HOME) -> None:
     typer.echo(
         f"{manifest.site} lent this head with number {manifest.seq}, and nobody has changed it."
     )
+
+
+@app.command()
+def release(
+    site: Annotated[str, typer.Argument(help="The site that signed two heads of one number.")],
+    *,
+    home: HomeOption = HOME,
+) -> None:
+    """Use a site's heads again, after you have asked it how it could sign two of one number.
+
+    Example: dflmoe head release charite
+    """
+    here = home_of(home)
+    _ = here.site  # says what to do where there is none
+    if not Store(here.folder / STORE, sweeps=False).release(site, now()):
+        raise FederationError(f"there is no evidence against {site} here, so none is forgotten")
+    typer.echo(f"The evidence against {site} is forgotten; its next head is used if it serves.")

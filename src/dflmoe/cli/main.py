@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "node": "app",
     "head": "app",
     "store": "app",
+    "audit": "app",
 }
 """Each command's name, which is that of its module too, and what it is there."""
 

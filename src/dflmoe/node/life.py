@@ -12,11 +12,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from dflmoe.core.algorithm import Outcome
-from dflmoe.errors import DflmoeError, ExchangeError, RunningError, SettingsError
+from dflmoe.errors import DflmoeError, ExchangeError, RunningError, SettingsError, StoreError
 from dflmoe.node.agreed import method_of
 from dflmoe.node.baseline import baseline
 from dflmoe.node.exchange import Exchange, FolderExchange, Several, Synced
@@ -27,6 +28,7 @@ from dflmoe.node.replica import Replica
 from dflmoe.node.settings import Settings
 from dflmoe.node.status import status_of
 from dflmoe.node.store import STORE, Store
+from dflmoe.security.audit import Facts
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +136,13 @@ class Life:
             ExchangeError: The address cannot be listened at.
         """
         self.network.start()
+        store, now = self.replica.store, self.replica.now
+        roster = self.replica.roster
+        started: Facts = {
+            "software": version("dflmoe"),
+            "roster": roster.version,
+        }
+        store.note("start", started, now())
         watch = threading.Thread(target=self._watch, name="status", daemon=True)
         watch.start()
         try:
@@ -143,6 +152,8 @@ class Life:
             watch.join()
             self.network.stop()
             self.doing = "stopped"
+            with suppress(StoreError):  # the disk may be full, and it ends all the same
+                store.note("stop", {}, now())
             self._tell(pid=None)
             self.replica.store.close()
 

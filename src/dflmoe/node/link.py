@@ -13,11 +13,13 @@ from dflmoe.security.roster import Member
 from dflmoe.wire.frames import FRAME_BYTES
 
 SERVICE = "dflmoe.Exchange"
-HELLO, SYNC, PROBE = (f"/{SERVICE}/{call}" for call in ("Hello", "Sync", "Probe"))
+HELLO, SYNC, PROBE, WITNESS = (
+    f"/{SERVICE}/{call}" for call in ("Hello", "Sync", "Probe", "Witness")
+)
 KEEPALIVE_MS, PATIENT_MS = 20_000, 60_000
 """Between two signs of life on an idle stream: of the side that dialled, and of the other."""
 
-HELLO_S, PROBE_S = 10.0, 25.0
+HELLO_S, PROBE_S, WITNESS_S = 10.0, 25.0, 30.0
 
 WHERE = re.compile(r"^.*last error: \w+: (ipv[46]:\S+: )?")
 """What stands before the reason in a sentence of gRPC."""
@@ -59,7 +61,7 @@ async def link(replica: Replica, member: Member, endpoint: str) -> AsyncIterator
     credentials = grpc.ssl_channel_credentials(pinned, keys.tls_secret, keys.pem.encode())
     options = [*CLIENT, ("grpc.ssl_target_name_override", member.site)]
     async with grpc.aio.secure_channel(endpoint, credentials, options=options) as channel:
-        await _called(channel, HELLO, HELLO_S)
+        await called(channel, HELLO, HELLO_S)
         yield channel
 
 
@@ -87,8 +89,8 @@ async def probed(replica: Replica, member: Member) -> Probed:
     for endpoint in member.card.endpoints:
         try:
             async with link(replica, member, endpoint) as channel:
-                clock = await _called(channel, HELLO, HELLO_S)
-                back = await _called(channel, PROBE, PROBE_S)
+                clock = await called(channel, HELLO, HELLO_S)
+                back = await called(channel, PROBE, PROBE_S)
                 return Probed(datetime.fromisoformat(clock.decode()), back.decode()[:500])
         except grpc.aio.AioRpcError as error:
             failure = error
@@ -114,6 +116,11 @@ def reason(error: Exception) -> str:
     return WHERE.sub("", error.details() or error.code().name)
 
 
-async def _called(channel: grpc.aio.Channel, name: str, seconds: float) -> bytes:
+async def called(channel: grpc.aio.Channel, name: str, seconds: float) -> bytes:
+    """Call a member without telling it anything.
+
+    Raises:
+        grpc.aio.AioRpcError: It does not answer in time, or refuses.
+    """
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(name)
     return await call(b"", timeout=seconds)

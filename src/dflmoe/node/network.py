@@ -9,6 +9,7 @@ A stream that ends is opened again, with patience, for ever.
 
 import asyncio
 import itertools
+import json
 import logging
 import random
 import threading
@@ -19,7 +20,14 @@ from functools import partial
 
 import grpc
 
-from dflmoe.errors import DflmoeError, ExchangeError, HeadError, SecurityError, StoreError
+from dflmoe.errors import (
+    DflmoeError,
+    ExchangeError,
+    HeadError,
+    PolicyError,
+    SecurityError,
+    StoreError,
+)
 from dflmoe.node import TLS_1_3_ONLY
 from dflmoe.node.exchange import Synced
 from dflmoe.node.link import SERVER, SERVICE, SYNC, dialled, link, reason
@@ -39,6 +47,7 @@ from dflmoe.wire.frames import (
     Want,
     unframed,
 )
+from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import digest
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped
 
@@ -47,6 +56,9 @@ logger = logging.getLogger(__name__)
 SUMMARY_S = 60.0
 SETTLE_S = 0.5
 """After something changed, so long is waited for more before others are told."""
+
+WITNESSED = 1000
+"""Receipts that a peer is told at once: as many days."""
 
 NOTED = 100
 """Sentences on what was refused that wait for the node to ask."""
@@ -182,6 +194,7 @@ class Network:
                     {
                         "Hello": grpc.unary_unary_rpc_method_handler(self._hello),
                         "Probe": grpc.unary_unary_rpc_method_handler(self._probe),
+                        "Witness": grpc.unary_unary_rpc_method_handler(self._witness),
                         "Sync": grpc.stream_stream_rpc_method_handler(self._serve),
                     },
                 ),
@@ -211,6 +224,12 @@ class Network:
         """Tell a peer whether it can be dialled from here; empty if it can."""
         member = self.replica.roster.members[await self._known(context)]
         return (await dialled(self.replica, member)).encode()
+
+    async def _witness(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """Tell a peer what is kept here for its audit log."""
+        site = await self._known(context)
+        receipts = self.replica.store.receipts(site)[-WITNESSED:]
+        return json.dumps([raw.decode() for _, raw in receipts]).encode()
 
     async def _known(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> SiteId:
         """Return the member that a connection's certificate is pinned for, or end the call."""
@@ -475,7 +494,7 @@ class Network:
         except (SecurityError, HeadError) as error:
             self._noted(error)
             return
-        if manifest is None:
+        if manifest is None or not self._affords(manifest):
             return
         site = manifest.site
         pull = self._pulls.get(site)
@@ -495,6 +514,23 @@ class Network:
             )
         )
 
+    def _affords(self, manifest: Manifest) -> bool:
+        """Return whether a head's bytes may still move today; it comes or goes tomorrow if not."""
+        limit, today = self.replica.policy.bytes_per_day, f"{self.replica.now():%Y-%m-%d}"
+        if limit is None:
+            return True
+        traffic = self.replica.store.traffic().items()
+        spent = sum(count for (day, _, _), count in traffic if day == today)
+        if spent + sum(self.moved().values()) + manifest.size <= limit:
+            return True
+        self._refused(
+            PolicyError(
+                f"the bytes that the policy here allows a day are spent; a head of "
+                f"{manifest.site} waits until tomorrow"
+            )
+        )
+        return False
+
     def _comes(self, pull: Pull) -> bool:
         """Return whether a payload is on its way, and not stuck."""
         live = self._sessions.get(pull.asked.peer) is pull.asked
@@ -504,7 +540,8 @@ class Network:
         """Send a payload in pieces, from where the peer left off if it is the same bytes."""
         try:
             held = await asyncio.to_thread(self.replica.held, want.site)
-            if held is not None and held.manifest.payload == want.payload:
+            wanted = held is not None and held.manifest.payload == want.payload
+            if held is not None and wanted and self._affords(held.manifest):
                 await self._pieces(session, want, held)
         except DflmoeError as error:
             self._noted(error)

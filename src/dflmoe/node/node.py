@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dflmoe.core.algorithm import Algorithm, Outcome, run_round
@@ -20,6 +21,7 @@ from dflmoe.metrics.resampling import auc_samples
 from dflmoe.node.exchange import Exchange
 from dflmoe.node.replica import Replica
 from dflmoe.node.state import state_bytes, state_of
+from dflmoe.security.audit import Event, Facts
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.manifest import Document
 
@@ -42,6 +44,7 @@ class RoundSummary(Document):
         share: Mean weight of each expert.
         quarantined: Peers whose heads were set aside.
         heard: Peers whose heads were in the mixture.
+        missing: Sites of the roster that contributed nothing, each with the reason.
         outage: Why nothing could be exchanged; none if something could.
     """
 
@@ -54,6 +57,7 @@ class RoundSummary(Document):
     share: dict[str, float]
     quarantined: tuple[str, ...]
     heard: tuple[str, ...]
+    missing: dict[str, str] = Field(default_factory=dict)
     outage: str | None
 
 
@@ -164,13 +168,38 @@ class Node:
             share={site: float(share.mean()) for site, share in outcome.share.items()},
             quarantined=tuple(s for s, aside in outcome.quarantined.items() if bool(aside.any())),
             heard=tuple(lent.site for lent in inbox),
+            missing=self.replica.missing(lent.site for lent in inbox),
             outage=outages[0] if outages else None,
         )
+        before = self.replica.store.last_round()
+        last = RoundSummary.model_validate_json(before) if before else None
         self.replica.store.keep_round(
-            state.round, state_bytes(state), summary.signed(), self.replica.now()
+            state.round,
+            state_bytes(state),
+            summary.signed(),
+            self.replica.now(),
+            list(_events(summary, last)),
         )
         self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
         return state, summary, outcome
+
+
+def _events(now: RoundSummary, before: RoundSummary | None) -> Iterator[Event]:
+    """Yield what the log says of a round: whose heads were used, and whose were set aside anew."""
+    used = [site for site, share in sorted(now.share.items()) if share > 0]
+    facts: Facts = {
+        "round": now.number,
+        "used": used if now.used else [],
+        "heard": list(now.heard),
+        "missing": [f"{site}: {why}" for site, why in sorted(now.missing.items())],
+        "outage": now.outage,
+    }
+    yield "round", facts
+    aside = set(before.quarantined) if before else set()
+    for site in sorted(set(now.quarantined) - aside):
+        yield "quarantined", {"site": site, "round": now.number, "why": "evidence of harm"}
+    for site in sorted(aside - set(now.quarantined)):
+        yield "released", {"site": site, "round": now.number}
 
 
 def learnt(data: SiteData) -> int:

@@ -6,7 +6,7 @@ counted and costs nothing else.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,6 +20,7 @@ from dflmoe.errors import (
     EquivocationError,
     FederationError,
     HeadError,
+    PolicyError,
     ReplayError,
     SecurityError,
     StoreError,
@@ -28,12 +29,14 @@ from dflmoe.node.agreed import spec_of
 from dflmoe.node.home import Home
 from dflmoe.node.store import Store
 from dflmoe.security.admission import announced, in_force, received
+from dflmoe.security.audit import Facts, Kind, belonging, moves
+from dflmoe.security.policy import POLICY, Policy
 from dflmoe.security.roster import Bundle, Roster
 from dflmoe.types import SiteId
 from dflmoe.wire.envelope import HEAD, seal, unsealed
 from dflmoe.wire.frames import MARK
 from dflmoe.wire.manifest import Manifest, band, now
-from dflmoe.wire.payload import decode, digest, encode, lost_precision
+from dflmoe.wire.payload import HeadSpec, decode, digest, encode, lost_precision
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
 
 Clock = Callable[[], datetime]
@@ -68,7 +71,7 @@ class Replica:
 
         Raises:
             FederationError: The site belongs to no federation.
-            SecurityError: Keys or roster cannot be used.
+            SecurityError: Keys, roster or policy cannot be used.
         """
         self.home, self.store, self._clock = home, store, clock
         self._lock = threading.RLock()
@@ -78,6 +81,7 @@ class Replica:
         self._stamp, self._refreshed = home.stamp, clock()
         self.name = home.site.name
         self.keys = home.keys
+        self.policy = Policy.load(home.folder / POLICY)
         roster = home.roster(clock())
         if roster is None:
             raise FederationError(
@@ -85,6 +89,11 @@ class Replica:
                 f"invite a second site with: dflmoe federation invite"
             )
         self._roster = roster
+        if store.newest_entry() is None:
+            store.note(
+                "begin", {"site": self.name, "federation": roster.charter.federation}, clock()
+            )
+        self._note_members()
 
     def now(self) -> datetime:
         """Return this moment, by the replica's clock."""
@@ -119,6 +128,7 @@ class Replica:
                 return False
             self._roster = self.home.install(bundle, self._clock())
             self.keys = self.home.keys
+            self._note_members()
             return self._roster.bundle != before
 
     def refresh(self) -> None:
@@ -134,7 +144,23 @@ class Replica:
             self.home.promote(moment)
             self._roster = self.home.roster(moment) or self._roster
             self.keys = self.home.keys
+            self._note_members()
             self._stamp, self._refreshed = stamp, moment
+
+    def _note_members(self) -> None:
+        """Let the log say who joined, left or has other keys or rules since it last said so."""
+        for kind, facts in moves(
+            belonging(self.store.entries("join", "leave", "key")), self._roster
+        ):
+            self.store.note(kind, facts, self._clock())
+        rules: dict[Kind, str] = {
+            "charter": self._roster.charter.digest,
+            "policy": self.policy.digest,
+        }
+        for kind, digest_now in rules.items():
+            said = self.store.entries(kind)
+            if not said or said[-1].told["digest"] != digest_now:
+                self.store.note(kind, {"digest": digest_now}, self._clock())
 
     # --- heads ---
 
@@ -150,6 +176,7 @@ class Replica:
             FederationError: The charter lets no head of so few rows be lent, the site no longer
                 belongs, or it is a relay.
             HeadError: The head does not fit the charter.
+            PolicyError: This site's policy lets no such head be lent.
             StoreError: It cannot be stored.
 
         Returns:
@@ -165,6 +192,10 @@ class Replica:
             raise FederationError(
                 f"{self.name} has {rows} rows; the charter lets no head of fewer than "
                 f"{charter.min_rows} be lent"
+            )
+        if rows < self.policy.min_rows or charter.dtype not in self.policy.dtypes:
+            raise PolicyError(
+                f"the policy here lets no head of {rows} rows be lent as {charter.dtype}"
             )
         leading = LEADING[lent.kind]
         payload = encode(lent.tensors, charter.dtype, leading=leading)
@@ -196,7 +227,9 @@ class Replica:
                 created=moment,
                 software=version("dflmoe"),
             )
-            self.store.keep_lent(manifest.seq, manifest.payload)
+            facts: Facts = {"round": manifest.round, "kind": manifest.kind, "size": manifest.size}
+            entry = self.store.keep_lent(manifest.seq, manifest.payload, facts, moment)
+            manifest = manifest.model_copy(update={"audit": entry.digest})
             envelope = seal(manifest.signed(), HEAD, self.keys.signing)
             self.store.keep_head(self.name, manifest.seq, envelope, payload, moment, blob=blob)
             self._own = Held(manifest, envelope, payload)
@@ -277,7 +310,18 @@ class Replica:
                 raise
             blob = digest(plain) if self.relays else manifest.payload
             return self.store.keep_head(
-                manifest.site, manifest.seq, envelope, plain, self._clock(), blob=blob
+                manifest.site,
+                manifest.seq,
+                envelope,
+                plain,
+                self._clock(),
+                blob=blob,
+                facts={
+                    "site": manifest.site,
+                    "seq": manifest.seq,
+                    "round": manifest.round,
+                    "payload": manifest.payload,
+                },
             )
 
     def fit_to_pass(self, held: Held) -> bytes:
@@ -350,6 +394,23 @@ class Replica:
         with self._lock:  # a newer head would take a file away
             return [lent for site in self.store.heads() if (lent := self._usable(site))]
 
+    def missing(self, heard: Iterable[SiteId]) -> dict[SiteId, str]:
+        """Return the sites of the roster that contributed nothing to a round, and why.
+
+        Args:
+            heard: Those whose heads were in the round.
+        """
+        there, heads, guilty = {*heard, self.name}, self.store.heads(), self.store.convicted()
+
+        def why(site: SiteId) -> str:
+            if site in guilty:
+                return "it signed two heads of one number"
+            if site in heads:
+                return "its head cannot be used"
+            return "no head of it came"
+
+        return {site: why(site) for site in sorted(self._sites() - there)}
+
     # --- what stands behind these ---
 
     def _usable(self, site: SiteId) -> Lent | None:
@@ -362,8 +423,9 @@ class Replica:
             return None
         manifest = held.manifest
         try:
-            tensors = received(manifest, held.payload, spec_of(self._roster.charter, manifest))
-        except HeadError as error:
+            self.policy.allows(manifest)  # it may be stricter than when the head came
+            tensors = received(manifest, held.payload, self._spec(manifest))
+        except (HeadError, PolicyError) as error:
             self.count(error)
             return None
         return Lent(site, manifest.round, manifest.kind, manifest.width, tensors)
@@ -380,7 +442,10 @@ class Replica:
     def _news(self, envelope: bytes) -> Manifest | None:
         newest = {site: manifest_of(head.envelope) for site, head in self.store.heads().items()}
         manifest = announced(envelope, self._roster, newest, self._clock())
-        return None if manifest.site == self.name else manifest
+        if manifest.site == self.name:
+            return None
+        self.policy.allows(manifest)
+        return manifest
 
     def _checked(self, manifest: Manifest, payload: bytes) -> bytes:
         """Return a payload as it is stored, once all that can be checked here has been."""
@@ -392,8 +457,14 @@ class Replica:
             return payload
         if is_wrapped(payload):
             payload = unwrapped(payload, charter.federation, self.name, self.keys.wrapping, whose)
-        received(manifest, payload, spec_of(charter, manifest))
+        received(manifest, payload, self._spec(manifest))
         return payload
+
+    def _spec(self, manifest: Manifest) -> HeadSpec:
+        """Return what a head must be, by the charter and by this site's policy."""
+        spec = spec_of(self._roster.charter, manifest)
+        strictest = self.policy.max_norm
+        return spec if strictest is None else replace(spec, max_norm=min(spec.max_norm, strictest))
 
 
 @lru_cache(maxsize=256)

@@ -5,10 +5,11 @@ stops the process, and whenever, what was delivered is there when it starts agai
 """
 
 import hashlib
+import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from dflmoe.errors import StoreError
 from dflmoe.files import replace_file
+from dflmoe.security.audit import Entry, Event, Facts, Kind, entry_after
 from dflmoe.types import SiteId
 
 STORE, DATABASE, BLOBS = "store", "state.db", "blobs"
@@ -26,6 +28,9 @@ PROOFS = 2
 
 REFUSALS, SENTENCE = 1000, 300
 """Kinds of refusals that are remembered, and letters of each: what was refused may be long."""
+
+REFUSALS_A_DAY = 500
+"""So many refusals of a day have an entry in the log; the rest are only counted."""
 
 MIGRATIONS = (
     """
@@ -50,6 +55,22 @@ MIGRATIONS = (
     """
     CREATE TABLE round (
         number INTEGER PRIMARY KEY, blob TEXT NOT NULL, summary TEXT NOT NULL, played TEXT NOT NULL
+    ) STRICT;
+    """,
+    """
+    CREATE TABLE audit (
+        number INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, facts TEXT NOT NULL,
+        before TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN
+        SELECT RAISE(ABORT, 'the audit log is only appended to');
+    END;
+    CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit BEGIN
+        SELECT RAISE(ABORT, 'the audit log is only appended to');
+    END;
+    CREATE INDEX audit_kind ON audit (kind, at);
+    CREATE TABLE receipt (
+        site TEXT NOT NULL, day TEXT NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (site, day)
     ) STRICT;
     """,
 )
@@ -83,6 +104,16 @@ class Refusal:
     sentence: str
     times: int
     last: str
+
+
+def _entry(row: tuple[object, ...]) -> Entry:
+    """Return the entry that a row holds.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    names = ("number", "at", "kind", "facts", "before")
+    return Entry.model_validate(dict(zip(names, row, strict=True)), strict=False)
 
 
 class Store:
@@ -135,12 +166,28 @@ class Store:
             return self._heads
 
     def keep_head(
-        self, site: SiteId, seq: int, envelope: bytes, payload: bytes, now: datetime, *, blob: str
+        self,
+        site: SiteId,
+        seq: int,
+        envelope: bytes,
+        payload: bytes,
+        now: datetime,
+        *,
+        blob: str,
+        facts: Facts | None = None,
     ) -> bool:
         """Keep a head if it is newer than the one that is held; returns whether it is.
 
         The same head again, with a payload that is stored otherwise (wrapped anew), is kept too.
-        ``blob`` is the payload's digest, which who has checked it knows.
+
+        Args:
+            site: Who lent it.
+            seq: Its number.
+            envelope: As it was signed.
+            payload: What is stored of it.
+            now: The moment.
+            blob: Digest of the payload, which who has checked it knows.
+            facts: What the log says of a head that was received; none for the site's own.
 
         Raises:
             StoreError: The disk is full or cannot be written; what was there stays.
@@ -155,6 +202,13 @@ class Store:
                 "(excluded.envelope = head.envelope AND excluded.blob <> head.blob)",
                 (site, seq, envelope, blob, now.isoformat()),
             ).rowcount
+            if done > 0:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?)",
+                    (site, f"{now:%Y-%m-%d}", envelope),
+                )
+            if done > 0 and facts is not None:
+                self._append("received", facts, now)
         self._heads = None
         self._forget(blob, *([before.blob] if before else []))
         return done > 0
@@ -162,20 +216,27 @@ class Store:
     def keep_evidence(self, site: SiteId, seq: int, envelope: bytes, now: datetime) -> None:
         """Keep a head that proves that its site signed two of one number."""
         with self._transaction():
-            self._db.execute(
+            kept = self._db.execute(
                 "INSERT OR IGNORE INTO evidence SELECT ?, ?, ?, ? WHERE "
                 "(SELECT count(*) FROM evidence WHERE site = ?) < ?",
                 (site, seq, envelope, now.isoformat(), site, PROOFS),
-            )
+            ).rowcount
+            if kept > 0:
+                proof = hashlib.sha256(envelope).hexdigest()
+                facts: Facts = {"site": site, "seq": seq, "evidence": proof}
+                self._append("quarantined", facts, now)
 
     def convicted(self) -> frozenset[SiteId]:
         """Return the sites against which there is evidence."""
         return frozenset(s for (s,) in self._db.execute("SELECT DISTINCT site FROM evidence"))
 
-    def release(self, site: SiteId) -> int:
+    def release(self, site: SiteId, now: datetime) -> int:
         """Forget the evidence against a site, as its peer's administrator decides."""
         with self._transaction():
-            return self._db.execute("DELETE FROM evidence WHERE site = ?", (site,)).rowcount
+            forgotten = self._db.execute("DELETE FROM evidence WHERE site = ?", (site,)).rowcount
+            if forgotten:
+                self._append("released", {"site": site, "evidence": forgotten}, now)
+            return forgotten
 
     def payload(self, blob: str) -> bytes:
         """Return what is stored under a digest.
@@ -202,10 +263,15 @@ class Store:
         (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM lent").fetchone()
         return max(int(last) + 1, int(now.timestamp() * 1e6))
 
-    def keep_lent(self, seq: int, payload: str) -> None:
-        """Note that a number was given to a payload, before anybody is told."""
+    def keep_lent(self, seq: int, payload: str, facts: Facts, now: datetime) -> Entry:
+        """Note that a number was given to a payload, before anybody is told.
+
+        Returns:
+            The entry of the log that says so: the head bears its digest.
+        """
         with self._transaction():
             self._db.execute("INSERT INTO lent VALUES (?, ?)", (seq, payload))
+            return self._append("lent", {"seq": seq, "payload": payload, **facts}, now)
 
     def last_lent(self) -> str | None:
         """Return the digest of the payload that was lent last."""
@@ -214,8 +280,10 @@ class Store:
 
     # --- rounds ---
 
-    def keep_round(self, number: int, state: bytes, summary: bytes, now: datetime) -> None:
-        """Keep the state after a round, and what came of it.
+    def keep_round(
+        self, number: int, state: bytes, summary: bytes, now: datetime, events: Sequence[Event] = ()
+    ) -> None:
+        """Keep the state after a round, what came of it, and what the log says of it.
 
         Raises:
             StoreError: The disk is full or cannot be written; the round before stays.
@@ -228,6 +296,8 @@ class Store:
                 "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?)",
                 (number, blob, summary.decode(), now.isoformat()),
             )
+            for kind, facts in events:
+                self._append(kind, facts, now)
         self._forget(*(last or ()))
 
     def state(self) -> bytes | None:
@@ -248,6 +318,52 @@ class Store:
         row = self._db.execute("SELECT summary FROM round ORDER BY number DESC LIMIT 1").fetchone()
         return None if row is None else str(row[0])
 
+    # --- the log ---
+
+    def note(self, kind: Kind, facts: Facts, now: datetime) -> Entry:
+        """Append to the log that something happened.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        with self._transaction():
+            return self._append(kind, facts, now)
+
+    def entries(self, *kinds: Kind) -> list[Entry]:
+        """Return the log as it stands, or what it has of some kinds: nothing of it is checked.
+
+        Raises:
+            StoreError: A row is none that was ever written here.
+        """
+        rows = self._db.execute(
+            "SELECT number, at, kind, facts, before FROM audit "
+            "WHERE ? = '[]' OR kind IN (SELECT value FROM json_each(?)) ORDER BY number",
+            (json.dumps(kinds), json.dumps(kinds)),
+        ).fetchall()
+        try:
+            return [_entry(row) for row in rows]
+        except ValueError as error:
+            raise StoreError(
+                f"the audit log in {self.folder} holds a row that was never written by a node: "
+                f"{error}; it was changed by hand"
+            ) from error
+
+    def newest_entry(self) -> Entry | None:
+        """Return the newest entry of the log, if there is any."""
+        row = self._db.execute(
+            "SELECT number, at, kind, facts, before FROM audit ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return _entry(row) if row else None
+
+    def receipts(self, site: SiteId | None = None) -> list[tuple[SiteId, bytes]]:
+        """Return envelopes of heads that are kept as receipts, the newest of each day.
+
+        Args:
+            site: Whose; all sites' if not given.
+        """
+        rows = self._db.execute("SELECT site, envelope FROM receipt ORDER BY site, day")
+        return [(whose, raw) for whose, raw in rows if site is None or whose == site]
+
     # --- what is counted ---
 
     def refused(self, reason: str, sentence: str, now: datetime) -> None:
@@ -258,6 +374,17 @@ class Store:
                 "DO UPDATE SET times = times + 1, last = excluded.last",
                 (reason, sentence[:SENTENCE], now.isoformat()),
             )
+            (times,) = self._db.execute(
+                "SELECT times FROM refusal WHERE reason = ? AND sentence = ?",
+                (reason, sentence[:SENTENCE]),
+            ).fetchone()
+            (today,) = self._db.execute(
+                "SELECT count(*) FROM audit WHERE kind = 'refused' AND at >= ?",
+                (f"{now:%Y-%m-%d}",),
+            ).fetchone()
+            if str(times).strip("0") == "1" and today < REFUSALS_A_DAY:  # the 1st, 10th, 100th
+                facts: Facts = {"reason": reason, "why": sentence[:SENTENCE], "times": times}
+                self._append("refused", facts, now)
             self._db.execute(
                 "DELETE FROM refusal WHERE rowid NOT IN "
                 "(SELECT rowid FROM refusal ORDER BY last DESC LIMIT ?)",
@@ -344,6 +471,15 @@ class Store:
                 f"the store in {self.folder} cannot be written: {error}; "
                 f"what it held is still there"
             ) from error
+
+    def _append(self, kind: Kind, facts: Facts, now: datetime) -> Entry:
+        """Append to the log, within a transaction."""
+        entry = entry_after(self.newest_entry(), kind, facts, now)
+        self._db.execute(
+            "INSERT INTO audit VALUES (?, ?, ?, ?, ?)",
+            (entry.number, entry.at.isoformat(), entry.kind, entry.facts, entry.before),
+        )
+        return entry
 
     def _keep(self, blob: str, payload: bytes) -> None:
         try:

@@ -68,7 +68,8 @@ def announced(
     if held is not None and manifest.seq == held.seq and manifest != held:
         raise EquivocationError(
             f"{site} signed two heads with number {held.seq}: a fault of its software, or its key "
-            f"is in two hands; both are kept, and no head of it is used until you release it"
+            f"is in two hands; both are kept, and no head of it is used until you say: "
+            f"dflmoe head release {site}"
         )
     if held is not None and manifest.seq <= held.seq:
         raise ReplayError(f"the head of {site} has number {manifest.seq}; {held.seq} is held")

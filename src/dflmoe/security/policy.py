@@ -1,0 +1,93 @@
+"""What a site allows, whatever its federation does: a file that nobody else can override.
+
+It only narrows: where the charter is stricter, the charter counts. A file that cannot be followed
+to the letter is refused, and the node with it.
+"""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self, get_args
+
+from pydantic import Field, ValidationError
+
+from dflmoe.errors import PolicyError
+from dflmoe.wire.manifest import BANDS, Band, Document, Manifest, SiteName
+from dflmoe.wire.payload import WireDtype
+
+POLICY = "policy.toml"
+
+LARGEST = 64 * 1024
+"""Bytes of a policy file; larger ones are refused unread."""
+
+
+class Policy(Document, strict=False):
+    """The file ``policy.toml`` in a site's folder; what it does not name, the charter decides.
+
+    Attributes:
+        lenders: Sites whose heads may come in; all members if not given.
+        min_rows: Heads that learnt from fewer rows are refused: by the band that they name.
+        max_norm: Largest Euclidean norm of a tensor.
+        dtypes: How numbers may travel.
+        bytes_per_day: Sent and received together over the network; more is put off to tomorrow.
+    """
+
+    lenders: tuple[SiteName, ...] | None = None
+    min_rows: Annotated[int, Field(ge=0)] = 0
+    max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    dtypes: Annotated[tuple[WireDtype, ...], Field(min_length=1)] = get_args(WireDtype)
+    bytes_per_day: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says, for the log."""
+        return hashlib.sha256(self.signed()).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a policy; a site without a file has one that leaves all to the charter.
+
+        Raises:
+            PolicyError: The file cannot be read, or not be followed to the letter.
+        """
+        try:
+            if not path.exists():
+                return cls()
+            with path.open("rb") as file:
+                raw = file.read(LARGEST + 1)
+            if len(raw) > LARGEST:
+                raise PolicyError(f"{path} has more than {LARGEST} bytes; it is no policy")
+            return cls.model_validate(tomllib.loads(raw.decode("utf-8")))
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise PolicyError(
+                f"{path} cannot be followed, so the node does not start: {'; '.join(faults)}"
+            ) from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PolicyError(
+                f"{path} cannot be read, so the node does not start: {error}"
+            ) from error
+
+    def allows(self, manifest: Manifest) -> None:
+        """Check what a head says of itself.
+
+        Raises:
+            PolicyError: The site lets no such head in.
+        """
+        site = manifest.site
+        if self.lenders is not None and site not in self.lenders:
+            raise PolicyError(f"the policy here lets no head of {site} in")
+        if fewest(manifest.rows) < self.min_rows:
+            raise PolicyError(
+                f"the head of {site} learnt from {manifest.rows} rows; "
+                f"the policy here asks for {self.min_rows}"
+            )
+        if manifest.dtype not in self.dtypes:
+            raise PolicyError(
+                f"the head of {site} travels as {manifest.dtype}, which the policy here forbids"
+            )
+
+
+def fewest(rows: Band) -> int:
+    """Return the fewest rows that a band may stand for."""
+    return (0, *BANDS)[get_args(Band).index(rows)]
