@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -19,7 +20,9 @@ from dflmoe.data.sets import NAMES
 from dflmoe.networks import names as networks
 from dflmoe.node.agreed import network_of
 from dflmoe.node.settings import SETTINGS, Rows, Settings
+from dflmoe.security.audit import Kind
 from dflmoe.security.charter import Charter
+from dflmoe.security.policy import POLICY, Policy
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +70,7 @@ def test_every_option_is_in_the_docs(
         ("node", "node.md"),
         ("demo", "node.md"),
         ("doctor", "node.md"),
+        ("audit", "audit.md"),
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
@@ -106,14 +110,30 @@ def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_pat
     assert Settings.load(path).data is not None
 
 
-def test_every_test_that_the_threat_model_names_is_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/threat-model.md").read_text()))
+def test_every_key_of_a_policy_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
+    docs = (ROOT / "docs/audit.md").read_text()
+    for key in Policy.model_fields:
+        assert f"| `{key}` |" in docs, key
+    (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
+    path = tmp_path / POLICY
+    path.write_text(shown)
+    assert Policy.load(path).min_rows == 100
+
+
+def test_every_kind_of_entry_of_the_log_is_in_the_docs() -> None:
+    (table, *_) = re.findall(r"\| kind \|.*?\n\n", (ROOT / "docs/audit.md").read_text(), re.S)
+    assert set(get_args(Kind)) <= set(re.findall(r"`(\w+)`", table))
+
+
+@pytest.mark.parametrize("page", ["threat-model.md", "audit.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     there = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
     }
-    assert len(named) > 45
+    assert named
     assert named <= there, named - there
 
 

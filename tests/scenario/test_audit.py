@@ -331,3 +331,23 @@ def test_two_heads_of_one_number_are_in_the_log_until_somebody_releases(country:
     typed("head", "release", "bob", home=country.homes["ann"].folder)
     assert told(ann)[-3:] == ["quarantined bob", "quarantined bob", "released bob"]
     assert ann.store.convicted() == frozenset()
+
+
+def test_bytes_beyond_a_day_s_allowance_wait_for_tomorrow(tmp_path: Path) -> None:
+    at = {"ann": free_address()}
+    country = Country(tmp_path, "ann", "bob", "cleo", dialled=at, real_time=True)
+    with_policy(country, "bob", "bytes_per_day = 500")
+    nodes = [Network(country.replicas[site], at.get(site)) for site in ("ann", "bob", "cleo")]
+    for node in nodes:
+        node.start()
+    try:
+        country.replicas["ann"].lend(head(1), ROWS)
+        nodes[0].sync()
+        bob, cleo = country.replicas["bob"], country.replicas["cleo"]
+        assert nodes[2].wait(lambda: "ann" in cleo.store.heads(), 30)
+        assert nodes[1].wait(lambda: bool(bob.store.refusals()), 30)
+        assert "waits until tomorrow" in bob.store.refusals()[0].sentence
+        assert bob.inbox() == []
+    finally:
+        for node in nodes:
+            node.stop()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.made import made_study
 
+from dflmoe.cli.pilot import result_sentence
 from dflmoe.pilot.arms import CONTROLS
 from dflmoe.pilot.plan import Options
 from dflmoe.pilot.run import run
@@ -100,8 +101,16 @@ def test_a_report_shows_how_its_nodes_ran(whole: Report) -> None:
         seconds={"training alone": 1.5},
         audit_head=None,
     )
-    shown = render(merged(parts(whole)).model_copy(update={"operation": [ran]}))
-    for words in ("12,345", "the cable is cut", "Test fold 1 of 2", "training alone 1.5"):
+    told = merged(parts(whole)).model_copy(update={"operation": [ran]})
+    shown = render(told)
+    assert "A subset: at north nothing of south was there." in result_sentence(told)
+    for words in (
+        "12,345",
+        "A subset.",
+        "south (the cable is cut)",
+        "Test fold 1 of 2",
+        "training alone 1.5",
+    ):
         assert words in shown
     assert "Rehearsal" not in shown
     assert not math.isnan(merged(parts(whole)).mean.gate_share["own"])

@@ -184,6 +184,10 @@ def _line(summary: RoundSummary) -> str:
     line = (
         f"round {summary.number}: AUC alone {scores[0]}, mixed {scores[1]}; {serves}; heard {heard}"
     )
+    if summary.missing:
+        nothing = ", ".join(f"{site} ({why})" for site, why in summary.missing.items())
+        there = len(summary.heard)
+        line += f", {there} of {there + len(summary.missing)}: nothing of {nothing}"
     return line if summary.outage is None else f"{line}; nothing was exchanged: {summary.outage}"
 
 

@@ -276,6 +276,9 @@ def result_sentence(report: Report) -> str:
     text += f"; {report.cost.payload_bytes_per_head} bytes a head."
     if report.partial:
         text += f" Partial: {report.repeats_done} of {report.repeats} repeats."
+    for ran in report.operation:
+        if ran.missing:
+            text += f" A subset: at {ran.site} nothing of {', '.join(ran.missing)} was there."
     return text
 
 

@@ -38,7 +38,7 @@ from dflmoe.report.render import write
 from dflmoe.report.schema import Operation
 from dflmoe.simulation.federation import Played
 from dflmoe.types import SiteId, generator
-from dflmoe.wire.payload import ENVELOPE_BYTES, WireDtype
+from dflmoe.wire.payload import ENVELOPE_BYTES, WireDtype, digest
 
 PATIENCE_S = 60.0
 """How long a hospital waits for the others where all are to be at one point."""
@@ -264,6 +264,7 @@ def _play(hospital: Hospital, began: float) -> None:
         ),
     )
     status = status_of(life.replica, life.network, pid=None, doing="")
+    newest = life.replica.store.newest_entry()
     operation = Operation(
         site=name,
         rounds=part.rounds,
@@ -278,7 +279,7 @@ def _play(hospital: Hospital, began: float) -> None:
         refused=status.refused,
         outages=hospital.outages,
         seconds=hospital.seconds,
-        audit_head=None,
+        audit_head=newest.digest if newest else None,
     )
     found = report(
         study,
@@ -289,6 +290,8 @@ def _play(hospital: Hospital, began: float) -> None:
         operation=[operation],
     )
     write(found, part.out / REPORT)
+    written = (part.out / REPORT).with_suffix(".json").read_bytes()
+    life.replica.store.note("report", {"digest": digest(written)}, life.replica.now())
 
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's
