@@ -1,0 +1,234 @@
+"""Faults for tests of nodes: a proxy between two of them, and a kill at a chosen moment."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dflmoe.node.store import Store
+
+Fault = Literal[
+    "none",
+    "latency",
+    "trickle",
+    "slicer",
+    "blackhole",
+    "half open",
+    "reset",
+    "slow close",
+    "refuse",
+    "loss",
+]
+"""What a proxy does to a link:
+
+* ``latency``: every byte comes ``seconds`` later.
+* ``trickle``: so many bytes ``rate`` a second.
+* ``slicer``: bytes come in pieces of a few.
+* ``blackhole``: both sides stay connected, and nothing comes any more.
+* ``half open``: one direction only.
+* ``reset``: connections are reset as soon as something is sent, like at a firewall that forgot them.
+* ``slow close``: what ends at one side ends at the other only seconds later.
+* ``refuse``: nobody listens.
+* ``loss``: now and then a connection is reset: what a link that loses much looks like above TCP.
+"""
+
+PIECE = 64 * 1024
+
+
+class Proxy:
+    """A way to a node that can be spoilt and mended while it is used."""
+
+    def __init__(self, target: str, fault: Fault = "none") -> None:
+        """Prepare a proxy; ``start`` begins.
+
+        Args:
+            target: ``host:port`` of the node.
+            fault: What it does at first.
+        """
+        self.fault: Fault = fault
+        self.seconds, self.rate = 2.0, 1024
+        host, port = target.rsplit(":", 1)
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.carried = 0
+        self._ready = threading.Event()
+        self._links: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), daemon=True)
+
+    def start(self) -> "Proxy":
+        """Listen."""
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def stop(self) -> None:
+        """End all connections."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def becomes(self, fault: Fault) -> None:
+        """Do something else from now on; links that were lost stay lost."""
+        self.fault = fault
+        if fault in {"reset", "refuse"}:
+            self._loop.call_soon_threadsafe(self._reset_all)
+
+    async def _live(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, sock=self._listener)
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        self._reset_all()
+
+    def _reset_all(self) -> None:
+        for writer in list(self._links):
+            self._reset(writer)
+
+    def _reset(self, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, AttributeError):
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        self._links.discard(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._links.add(writer)
+        if self.fault == "refuse":
+            self._reset(writer)
+            return
+        try:
+            back, forth = await asyncio.open_connection(*self._target)
+        except OSError:
+            self._reset(writer)
+            return
+        self._links.add(forth)
+        with suppress(OSError, asyncio.CancelledError):
+            await asyncio.gather(
+                self._carry(reader, forth, writer, there=True),
+                self._carry(back, writer, forth, there=False),
+            )
+
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        other: asyncio.StreamWriter,
+        *,
+        there: bool,
+    ) -> None:
+        """Carry what one side sends to the other, as the fault of the moment lets it."""
+        while True:
+            try:
+                piece = await reader.read(self.rate // 4 if self.fault == "trickle" else PIECE)
+            except OSError:
+                piece = b""
+            if not piece:
+                if self.fault == "slow close":
+                    await asyncio.sleep(self.seconds)
+                if self.fault not in {"blackhole", "half open"}:
+                    writer.close()
+                return
+            if self.fault == "reset" or (self.fault == "loss" and os.urandom(1)[0] < 4):
+                self._reset(writer)
+                self._reset(other)
+                return
+            if self.fault == "blackhole" or (self.fault == "half open" and there):
+                continue
+            if self.fault == "latency":
+                asyncio.get_running_loop().call_later(self.seconds, self._put, writer, piece)
+                continue
+            if self.fault == "trickle":
+                await asyncio.sleep(0.25)
+            step = 7 if self.fault == "slicer" else len(piece)
+            for k in range(0, len(piece), step):
+                self._put(writer, piece[k : k + step])
+                if self.fault == "slicer" and k % 700 == 0:
+                    await asyncio.sleep(0)
+            with suppress(OSError):
+                await writer.drain()
+
+    def _put(self, writer: asyncio.StreamWriter, piece: bytes) -> None:
+        self.carried += len(piece)
+        if not writer.is_closing():
+            writer.write(piece)
+
+
+# --- a kill at a chosen moment ---
+
+
+@dataclass
+class Moments:
+    """The moments at which a process writes: before and after each sync, rename and commit."""
+
+    kill_at: int | None
+    passed: int = 0
+
+    def come(self) -> None:
+        """Let a moment pass, or be killed in it, as by ``kill -9`` or a power cut."""
+        if self.passed == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.passed += 1
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a call with a moment before and one after it."""
+
+        def watched(*args: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever is called
+            self.come()
+            done = call(*args, **more)
+            self.come()
+            return done
+
+        return watched
+
+
+def _watched(kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Any) -> None:  # noqa: ANN401
+    moments = Moments(kill_at)
+    os.fsync = moments.around(os.fsync)
+    os.replace = moments.around(os.replace)
+    transaction = Store._transaction  # noqa: SLF001 - where commits are
+
+    @contextmanager
+    def committed(store: Store) -> Iterator[None]:
+        with transaction(store):
+            yield
+            moments.come()  # all is written, nothing is committed
+        moments.come()
+
+    Store._transaction = committed  # type: ignore[assignment,method-assign] # noqa: SLF001
+    work(*args)
+    pipe.send(moments.passed)
+
+
+def watched(work: Callable[..., None], *args: Any, kill_at: int | None = None) -> int | None:  # noqa: ANN401
+    """Do something in a process of its own, and kill that at one of its moments.
+
+    Args:
+        work: A function of a module.
+        args: What it is given.
+        kill_at: The moment, from 0; none to let it end.
+
+    Returns:
+        How many moments it had; none if it was killed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "dflmoe.node.node", work.__module__])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_watched, args=(kill_at, work, args, theirs))
+    process.start()
+    theirs.close()
+    try:
+        passed: int | None = ours.recv()
+    except EOFError:
+        passed = None
+    process.join()
+    if passed is None and process.exitcode != -signal.SIGKILL:
+        raise RuntimeError(f"the process ended by itself with code {process.exitcode}")
+    return passed
