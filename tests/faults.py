@@ -189,7 +189,9 @@ class Moments:
         return watched
 
 
-def _watched(kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Any) -> None:  # noqa: ANN401
+def _watched(
+    kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Any
+) -> None:  # noqa: ANN401
     moments = Moments(kill_at)
     os.fsync = moments.around(os.fsync)
     os.replace = moments.around(os.replace)

@@ -36,7 +36,7 @@ SERVER = [
     *LIMITS,
     ("grpc.keepalive_time_ms", PATIENT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
-    ("grpc.server_handshake_timeout_ms", 5000),
+    ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_concurrent_streams", 64),
     ("grpc.so_reuseport", 0),
 ]

@@ -63,8 +63,8 @@ WITNESSED = 1000
 NOTED = 100
 """Sentences on what was refused that wait for the node to ask."""
 
-STALLED_S = 30.0
-"""A payload of which nothing came for so long is asked for elsewhere."""
+STALLED_S = 300.0
+"""A payload of which nothing came for so long is asked for elsewhere: at 1 KB/s a piece takes less."""
 
 FAREWELL_S = 1.0
 """A stream that was ended here, and does not end, is cut off after so long."""
@@ -176,12 +176,13 @@ class Network:
         self._meet()
         tellers = [asyncio.create_task(self._tell()), asyncio.create_task(self._sum_up())]
         await self._stop.wait()
-        tasks = [*tellers, *self._dials.values()]
-        for task in tasks:
-            task.cancel()
         for session in list(self._sessions.values()):
             self._leave(session)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {*tellers, *self._dials.values()}
+        while tasks:  # gRPC may lose a cancellation that meets the end of a stream
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=FAREWELL_S)
         if server:
             await server.stop(0.2)
 
