@@ -1,7 +1,10 @@
 # make pilot   set everything up and see on four real hospitals whether lending heads pays
 # make bench   compare methods on medical data, quickly; DFLMOE_DATA names the folder of data sets
 # make demo    three hospitals as nodes of this machine, over mutual TLS
-# make test    everything that CI checks
+# make test    what every change must pass
+# make test-faults  faults at every moment, where make test takes a sample
+# make test-all     both: everything that CI checks
+# make fuzz    a million spoilt documents
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
 
@@ -13,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench test check fluke clean
+.PHONY: pilot demo bench test test-faults test-all fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -32,6 +35,15 @@ test: .venv/.test check
 	  --cov --cov-report=term --cov-report=json:.venv/coverage.json
 	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
 	$(BIN)/pytest tests/scenario tests/e2e tests/docs --numprocesses 2 --dist worksteal $(UNCHECKED)
+
+test-faults: .venv/.test
+	$(BIN)/pytest tests/scenario/test_kill.py tests/scenario/test_faults.py tests/scenario/test_hostile.py \
+	  --numprocesses 2 --dist worksteal --all-faults $(UNCHECKED)
+
+test-all: test test-faults
+
+fuzz: .venv/.test
+	DFLMOE_TRIES=100000 $(BIN)/pytest tests/property/test_documents.py --numprocesses 2 $(UNCHECKED)
 
 check: .venv/.test
 	$(BIN)/ruff format --check src tests scripts benchmarks

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from dflmoe.node.store import Store
@@ -33,7 +34,7 @@ Fault = Literal[
 * ``slicer``: bytes come in pieces of a few.
 * ``blackhole``: both sides stay connected, and nothing comes any more.
 * ``half open``: one direction only.
-* ``reset``: connections are reset as soon as something is sent, like at a firewall that forgot them.
+* ``reset``: connections are reset once something is sent, as at a firewall that forgot them.
 * ``slow close``: what ends at one side ends at the other only seconds later.
 * ``refuse``: nobody listens.
 * ``loss``: now and then a connection is reset: what a link that loses much looks like above TCP.
@@ -190,12 +191,12 @@ class Moments:
 
 
 def _watched(
-    kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Any
-) -> None:  # noqa: ANN401
+    kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Connection
+) -> None:
     moments = Moments(kill_at)
     os.fsync = moments.around(os.fsync)
     os.replace = moments.around(os.replace)
-    transaction = Store._transaction  # noqa: SLF001 - where commits are
+    transaction = Store._transaction
 
     @contextmanager
     def committed(store: Store) -> Iterator[None]:
@@ -204,7 +205,7 @@ def _watched(
             moments.come()  # all is written, nothing is committed
         moments.come()
 
-    Store._transaction = committed  # type: ignore[assignment,method-assign] # noqa: SLF001
+    Store._transaction = committed  # type: ignore[assignment,method-assign]
     work(*args)
     pipe.send(moments.passed)
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 import typer
+from tests.conftest import families
 from typer.core import TyperGroup
 
 from dflmoe import errors
@@ -125,7 +126,14 @@ def test_every_kind_of_entry_of_the_log_is_in_the_docs() -> None:
     assert set(get_args(Kind)) <= set(re.findall(r"`(\w+)`", table))
 
 
-@pytest.mark.parametrize("page", ["threat-model.md", "audit.md"])
+def test_every_family_has_tests() -> None:
+    wanted = {*(f"T{k}" for k in range(1, 19)), *(f"S{k}" for k in range(1, 23))}
+    found = families()
+    assert set(found) == wanted
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("page", ["threat-model.md", "audit.md", "tests.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     there = {
