@@ -64,7 +64,7 @@ NOTED = 100
 """Sentences on what was refused that wait for the node to ask."""
 
 STALLED_S = 300.0
-"""A payload of which nothing came for so long is asked for elsewhere: a piece takes less at 1 KB/s."""
+"""A payload of which nothing came for so long is asked for elsewhere; at 1 KB/s a piece comes."""
 
 FAREWELL_S = 1.0
 """A stream that was ended here, and does not end, is cut off after so long."""
