@@ -81,7 +81,7 @@ def verify(
         entries, site = store.entries(), here.site.name
         found += kept(store, site, site)
         if peers:
-            told, silent = ask(Replica(here, store))
+            told, silent = ask(Replica(here, store, notes=False))
             found += told
     came = checked(entries, found, site)
     if as_json:

@@ -66,8 +66,14 @@ class Replica:
     Threads may share it: the network serves peers while the site trains.
     """
 
-    def __init__(self, home: Home, store: Store, clock: Clock = now) -> None:
+    def __init__(self, home: Home, store: Store, clock: Clock = now, *, notes: bool = True) -> None:
         """Open a replica.
+
+        Args:
+            home: The site's folder.
+            store: Its store.
+            clock: By which it dates.
+            notes: Let the log say who belongs; not while it is examined.
 
         Raises:
             FederationError: The site belongs to no federation.
@@ -89,11 +95,8 @@ class Replica:
                 f"invite a second site with: dflmoe federation invite"
             )
         self._roster = roster
-        if store.newest_entry() is None:
-            store.note(
-                "begin", {"site": self.name, "federation": roster.charter.federation}, clock()
-            )
-        self._note_members()
+        if notes:
+            self._note_members()
 
     def now(self) -> datetime:
         """Return this moment, by the replica's clock."""
@@ -149,6 +152,9 @@ class Replica:
 
     def _note_members(self) -> None:
         """Let the log say who joined, left or has other keys or rules since it last said so."""
+        if self.store.newest_entry() is None:
+            whose = {"site": self.name, "federation": self._roster.charter.federation}
+            self.store.note("begin", whose, self._clock())
         for kind, facts in moves(
             belonging(self.store.entries("join", "leave", "key")), self._roster
         ):
