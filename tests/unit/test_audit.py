@@ -1,5 +1,6 @@
 """A log that was changed says so; one that was cut or written anew is given away by others."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -7,6 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests.security import NOW, keys_of, manifest, roster_of
 
 from dflmoe.security.audit import (
@@ -175,3 +177,18 @@ def test_a_log_knows_who_belongs_and_all_keys_that_ever_signed() -> None:
     assert tells(rekeyed) == ["key bob"]
     assert set(signed_with(entries, "bob")) == {keys_of("bob").public.keyid, new.public.keyid}
     assert tells(two) == ["leave cleo", "key bob"]
+    assert set(belonging([*entries, *log()])) == {"ann", "bob"}
+
+
+@pytest.mark.parametrize("facts", ["{", "3", "[]", '"ann"'])
+def test_facts_are_an_object(facts: str) -> None:
+    said = log()[0].model_dump()
+    with pytest.raises(ValidationError):
+        Entry.model_validate({**said, "facts": facts})
+
+
+def test_keys_that_are_none_sign_nothing() -> None:
+    for keys in ("none", ["a", 3, None], {"a": "b"}):
+        facts = json.dumps({"site": "ann", "keys": keys})
+        entry = log()[0].model_copy(update={"kind": "join", "facts": facts})
+        assert signed_with([entry], "ann") == {}

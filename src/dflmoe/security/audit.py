@@ -9,12 +9,13 @@ Entries name sites, numbers, digests and reasons; never a patient, a file's cont
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 from securesystemslib.signer import Key
 
 from dflmoe.errors import SecurityError
@@ -50,10 +51,20 @@ Event = tuple[Kind, Facts]
 ROOT = "0" * 64
 """The digest before the first entry."""
 
+HEX = re.compile(r"[0-9a-f]{64}")
+"""A public key, as entries spell it."""
+
 TAG = b"dflmoe-audit-1\0"
 
 BACK = timedelta(minutes=5)
 """Clocks are corrected by less than this; more is told as a clock that was set back."""
+
+
+def _object(facts: str) -> str:
+    """Check that facts are a JSON object."""
+    if not isinstance(json.loads(facts), dict):
+        raise ValueError("facts are a JSON object")  # noqa: TRY004 - pydantic's
+    return facts
 
 
 class Entry(Document):
@@ -70,7 +81,7 @@ class Entry(Document):
     number: Count
     at: AwareDatetime
     kind: Kind
-    facts: Annotated[str, Field(max_length=8192)]
+    facts: Annotated[str, Field(max_length=8192), AfterValidator(_object)]
     before: Digest
 
     @property
@@ -135,7 +146,7 @@ def signed_with(entries: Iterable[Entry], site: SiteId) -> dict[str, Key]:
 
 def _keys(entry: Entry) -> tuple[str, ...]:
     said = entry.told.get("keys")
-    return tuple(map(str, said)) if isinstance(said, list) else ()
+    return tuple(k for k in said if HEX.fullmatch(str(k))) if isinstance(said, list) else ()
 
 
 def moves(known: Mapping[SiteId, tuple[str, ...]], roster: Roster) -> list[Event]:
