@@ -41,6 +41,7 @@ Fault = Literal[
 """
 
 PIECE = 64 * 1024
+CLOSING_S = 0.05
 
 
 class Proxy:
@@ -62,6 +63,7 @@ class Proxy:
         self.carried = 0
         self._ready = threading.Event()
         self._links: set[asyncio.StreamWriter] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), daemon=True)
 
     def start(self) -> "Proxy":
@@ -83,11 +85,21 @@ class Proxy:
 
     async def _live(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, sock=self._listener)
+        server = await asyncio.start_server(self._accept, sock=self._listener)
         self._ready.set()
         await self._stop.wait()
         server.close()
+        await asyncio.sleep(CLOSING_S)  # what was just accepted is known by then
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._reset_all()
+        await asyncio.sleep(CLOSING_S)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Know a connection from its first moment, so that none is left open."""
+        self._links.add(writer)
+        self._tasks.append(asyncio.create_task(self._serve(reader, writer)))
 
     def _reset_all(self) -> None:
         for writer in list(self._links):
@@ -101,7 +113,6 @@ class Proxy:
         self._links.discard(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._links.add(writer)
         if self.fault == "refuse":
             self._reset(writer)
             return
