@@ -1,7 +1,6 @@
 """``dflmoe audit``: what happened at this site, and whether somebody changed the log."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -10,13 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.store import store_of
 from dflmoe.errors import OptionError, TamperedError
 from dflmoe.node.audit import ask, checked, export, exported, kept
 from dflmoe.node.replica import Replica
-from dflmoe.node.store import STORE, Store
-from dflmoe.security.audit import Entry, Kind
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
+from dflmoe.security.audit import HEX, Entry, Kind
 
 app = typer.Typer(no_args_is_help=True, help="What happened here, and whether the log was changed.")
 
@@ -38,7 +35,7 @@ def show(
     kinds: list[Kind] = [one for one in get_args(Kind) if one in (kind or ())]
     if unknown := set(kind or ()) - set(kinds):
         raise OptionError(f"--kind {min(unknown)} is none of {', '.join(get_args(Kind))}")
-    entries = _store(home).entries(*kinds)[-last if last > 0 else 0 :]
+    entries = store_of(home).entries(*kinds)[-last if last > 0 else 0 :]
     if as_json:
         typer.echo(json.dumps([_shown(entry) for entry in entries], indent=1))
         return
@@ -77,7 +74,7 @@ def verify(
         entries, _ = exported(log)
         site = str(entries[0].told.get("site")) if entries else ""
     else:
-        here, store = home_of(home), _store(home)
+        here, store = home_of(home), store_of(home)
         entries, site = store.entries(), here.site.name
         found += kept(store, site, site)
         if peers:
@@ -119,14 +116,8 @@ def export_(
 
     Example: dflmoe audit export charite.jsonl
     """
-    count = export(_store(home), home_of(home).site.name, file)
+    count = export(store_of(home), home_of(home).site.name, file)
     typer.echo(f"{count} lines in {file}")
-
-
-def _store(home: Path) -> Store:
-    here = home_of(home)
-    _ = here.site  # says what to do where there is none
-    return Store(here.folder / STORE, sweeps=False)
 
 
 def _shown(entry: Entry) -> dict[str, object]:
@@ -144,4 +135,4 @@ def _short(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(_short, value))
     text = str(value)
-    return text[:12] if DIGEST.fullmatch(text) else text
+    return text[:12] if HEX.fullmatch(text) else text

@@ -1,6 +1,5 @@
 """``dflmoe demo``: three hospitals' nodes on this machine, over mutual TLS."""
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dflmoe.cli.interrupt import INTERRUPTED, interrupt
+from dflmoe.cli.interrupt import INTERRUPTED, interruptible
 from dflmoe.cli.pilot import dtype_of, result_sentence, result_table
 from dflmoe.demo.stage import put_on, stage
 from dflmoe.errors import OptionError
@@ -47,8 +46,7 @@ def demo(
         sites, seed=seed, dtype=dtype_of(dtype), rounds=rounds, lockstep=lockstep, out=out
     )
     writable(out)
-    for number in (signal.SIGTERM, signal.SIGINT):  # of which a shell's background ignores one
-        signal.signal(number, interrupt)
+    interruptible()
     console = Console(stderr=True, highlight=False)
     try:
         with Live(console=console, auto_refresh=False, transient=True) as screen:

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.store import store_of
 from dflmoe.errors import FederationError
 from dflmoe.node.agreed import spec_of
 from dflmoe.node.home import read_limited
-from dflmoe.node.store import STORE, Store
 from dflmoe.security.admission import announced, received
 from dflmoe.wire.envelope import HEAD, unsealed
 from dflmoe.wire.manifest import Count, Document, Manifest, now
@@ -102,8 +102,6 @@ def release(
 
     Example: dflmoe head release charite
     """
-    here = home_of(home)
-    _ = here.site  # says what to do where there is none
-    if not Store(here.folder / STORE, sweeps=False).release(site, now()):
+    if not store_of(home).release(site, now()):
         raise FederationError(f"there is no evidence against {site} here, so none is forgotten")
     typer.echo(f"The evidence against {site} is forgotten; its next head is used if it serves.")

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.cli.interrupt import INTERRUPTED, interrupt
+from dflmoe.cli.interrupt import INTERRUPTED, interruptible
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
 from dflmoe.data.one_site import read_unlabelled
 from dflmoe.errors import OptionError, RunningError, SettingsError, TrainingError
@@ -62,8 +61,7 @@ def run(
     settings = settings_of(here).model_copy(
         update={key: value for key, value in given.items() if value is not None}
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupt)
+    interruptible()
     console = Console(stderr=True, highlight=False)
     try:
         with alone_in(here.folder):

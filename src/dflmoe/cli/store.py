@@ -18,7 +18,7 @@ def check(*, home: HomeOption = HOME) -> None:
 
     Example: dflmoe store check
     """
-    store = _opened(home)
+    store = store_of(home)
     wrong = store.check()
     if wrong:
         raise StoreError("; ".join(wrong))
@@ -38,11 +38,17 @@ def backup(
 
     Example: dflmoe store backup /mnt/backup/2026-11-26
     """
-    _opened(home).backup(folder)
+    store_of(home).backup(folder)
     typer.echo(f"The store is in {folder}; the keys in {home_of(home).folder} are not.")
 
 
-def _opened(home: Path) -> Store:
+def store_of(home: Path) -> Store:
+    """Return the store of a site, beside a node that may be running.
+
+    Raises:
+        KeyFileError: There is no site in the folder.
+        StoreError: It cannot be opened.
+    """
     here = home_of(home)
     _ = here.site  # says what to do where there is none
     return Store(here.folder / STORE, sweeps=False)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -39,13 +39,11 @@ class Checked:
         entries: The log.
         wrong: What is wrong with it, in sentences; none if nothing is.
         receipts: How many receipts for it each peer keeps, of those who were asked.
-        silent: Peers who could not be asked, and why.
     """
 
     entries: Sequence[Entry]
     wrong: list[str]
     receipts: dict[SiteId, int]
-    silent: dict[SiteId, str] = field(default_factory=dict)
 
 
 def export(store: Store, name: SiteId, path: Path) -> int:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dflmoe.errors import SettingsError
 from dflmoe.security.card import Endpoint
+from dflmoe.wire.manifest import faults_of
 
 SETTINGS = "node.toml"
 
@@ -59,8 +60,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         try:
             read = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            raise SettingsError(f"{path} cannot be followed: {'; '.join(faults)}") from error
+            raise SettingsError(f"{path} cannot be followed: {faults_of(error)}") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{path} cannot be read: {error}") from error
         return read._from(path.parent)

@@ -52,7 +52,7 @@ ROOT = "0" * 64
 """The digest before the first entry."""
 
 HEX = re.compile(r"[0-9a-f]{64}")
-"""A public key, as entries spell it."""
+"""A digest or a public key, as entries spell it."""
 
 TAG = b"dflmoe-audit-1\0"
 

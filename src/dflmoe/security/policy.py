@@ -12,7 +12,7 @@ from typing import Annotated, Self, get_args
 from pydantic import Field, ValidationError
 
 from dflmoe.errors import PolicyError
-from dflmoe.wire.manifest import BANDS, Band, Document, Manifest, SiteName
+from dflmoe.wire.manifest import BANDS, Band, Document, Manifest, SiteName, faults_of
 from dflmoe.wire.payload import WireDtype
 
 POLICY = "policy.toml"
@@ -59,9 +59,8 @@ class Policy(Document, strict=False):
                 raise PolicyError(f"{path} has more than {LARGEST} bytes; it is no policy")
             return cls.model_validate(tomllib.loads(raw.decode("utf-8")))
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise PolicyError(
-                f"{path} cannot be followed, so the node does not start: {'; '.join(faults)}"
+                f"{path} cannot be followed, so the node does not start: {faults_of(error)}"
             ) from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise PolicyError(

@@ -36,6 +36,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+def faults_of(error: ValidationError) -> str:
+    """Return all that is wrong with something that people wrote, each with its place."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
 class Document(BaseModel, frozen=True, extra="forbid", strict=True):
     """Something that is signed: immutable, and a key that nobody knows is an error."""
 
