@@ -1,18 +1,22 @@
-"""Faults for tests of nodes: a proxy between two of them, and a kill at a chosen moment."""
+"""Faults for tests of nodes: a proxy between two of them, and blows at a chosen moment."""
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import signal
 import socket
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from typing import Any, Literal
 
+from dflmoe.errors import DflmoeError
 from dflmoe.node.store import Store
 
 Fault = Literal[
@@ -173,20 +177,30 @@ class Proxy:
             writer.write(piece)
 
 
-# --- a kill at a chosen moment ---
+# --- something happens at a chosen moment ---
+
+Blow = Literal["killed", "disk full", "disk read-only"]
+"""What happens to a process at a moment: ``kill -9`` or a power cut; or nothing that it writes from
+then on can be written, as no file may grow, or as none may be opened for writing."""
 
 
 @dataclass
 class Moments:
     """The moments at which a process writes: before and after each sync, rename and commit."""
 
-    kill_at: int | None
+    blow: Blow
+    at: int | None
     passed: int = 0
 
     def come(self) -> None:
-        """Let a moment pass, or be killed in it, as by ``kill -9`` or a power cut."""
-        if self.passed == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        """Let a moment pass, or be hit in it."""
+        if self.passed == self.at:
+            if self.blow == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.blow == "disk full":
+                setrlimit(RLIMIT_FSIZE, (0, getrlimit(RLIMIT_FSIZE)[1]))
+            else:
+                self._read_only()
         self.passed += 1
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,11 +214,28 @@ class Moments:
 
         return watched
 
+    def _read_only(self) -> None:
+        opened, transaction = os.open, Store._transaction
+
+        def refused(path: Any, flags: int, *args: Any, **more: Any) -> int:  # noqa: ANN401
+            if flags & (os.O_WRONLY | os.O_RDWR):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+            return opened(path, flags, *args, **more)
+
+        @contextmanager
+        def only_read(store: Store) -> Iterator[None]:
+            store._db.execute("PRAGMA query_only = ON")
+            with transaction(store):
+                yield
+
+        os.open = refused
+        Store._transaction = only_read  # type: ignore[assignment,method-assign]
+
 
 def _watched(
-    kill_at: int | None, work: Callable[..., None], args: tuple[Any, ...], pipe: Connection
+    moments: Moments, work: Callable[..., None], args: tuple[Any, ...], pipe: Connection
 ) -> None:
-    moments = Moments(kill_at)
+    tempfile.gettempdir()  # the disk of temporary files is another
     os.fsync = moments.around(os.fsync)
     os.replace = moments.around(os.replace)
     transaction = Store._transaction
@@ -217,32 +248,42 @@ def _watched(
         moments.come()
 
     Store._transaction = committed  # type: ignore[assignment,method-assign]
-    work(*args)
-    pipe.send(moments.passed)
+    try:
+        work(*args)
+    except DflmoeError as error:
+        pipe.send(str(error))
+    else:
+        pipe.send(moments.passed)
 
 
-def watched(work: Callable[..., None], *args: Any, kill_at: int | None = None) -> int | None:  # noqa: ANN401
-    """Do something in a process of its own, and kill that at one of its moments.
+def watched(
+    work: Callable[..., None],
+    *args: Any,  # noqa: ANN401
+    blow: Blow = "killed",
+    at: int | None = None,
+) -> int | str | None:
+    """Do something in a process of its own, and hit that at one of its moments.
 
     Args:
         work: A function of a module.
         args: What it is given.
-        kill_at: The moment, from 0; none to let it end.
+        blow: What happens.
+        at: The moment, from 0; none to let it end in peace.
 
     Returns:
-        How many moments it had; none if it was killed.
+        How many moments it had; the sentence with which it ended before; none if it was killed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "dflmoe.node.node", work.__module__])
     ours, theirs = context.Pipe()
-    process = context.Process(target=_watched, args=(kill_at, work, args, theirs))
+    process = context.Process(target=_watched, args=(Moments(blow, at), work, args, theirs))
     process.start()
     theirs.close()
     try:
-        passed: int | None = ours.recv()
+        came: int | str | None = ours.recv()
     except EOFError:
-        passed = None
+        came = None
     process.join()
-    if passed is None and process.exitcode != -signal.SIGKILL:
+    if came is None and process.exitcode != -signal.SIGKILL:
         raise RuntimeError(f"the process ended by itself with code {process.exitcode}")
-    return passed
+    return came

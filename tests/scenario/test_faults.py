@@ -1,6 +1,7 @@
 """Whatever happens to one link, the others go on, and nothing that was delivered is lost."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -11,7 +12,9 @@ from tests.hospitals import Country, head, says
 from dflmoe.demo.founding import free_address
 from dflmoe.node.network import Network
 from dflmoe.node.store import BLOBS
+from dflmoe.security.audit import broken
 from dflmoe.types import SiteId
+from dflmoe.wire.manifest import now
 
 ROWS = 60
 PATIENCE_S = 120.0
@@ -101,6 +104,33 @@ def test_a_site_that_hears_a_link_come_back_late_is_told_the_newest_only(three: 
     assert three.everybody_hears(6)
     received = three.country.replicas["eve"].store.entries("received")
     assert [entry.told["site"] for entry in received].count("ann") == 2  # the first and the newest
+
+
+def test_a_clock_that_jumps_costs_no_head_and_stands_in_the_log(three: Three) -> None:
+    eve = three.country.replicas[SPOILT]
+    eve._clock = lambda: now() + timedelta(hours=3)
+    three.lends(2)
+    assert three.everybody_hears(2)
+    eve._clock = now
+    three.lends(3)
+    assert three.everybody_hears(3)
+    (wrong,) = broken(eve.store.entries(), SPOILT)
+    assert "the clock was set back" in wrong
+
+
+def test_a_clock_that_is_days_ahead_costs_its_own_site_only(three: Three) -> None:
+    three.country.replicas[SPOILT]._clock = lambda: now() + timedelta(days=3)
+    three.lends(2)
+    ann = three.nodes["ann"]
+
+    def told() -> bool:
+        return any("of the future" in one for one in ann.sync().refused)
+
+    for site in GOOD:
+        assert three.hears(site, GOOD, 2)
+        assert three.heard(site)[SPOILT] == 1
+    assert three.hears(SPOILT, GOOD, 2)
+    assert ann.wait(told, PATIENCE_S)
 
 
 def test_a_peer_of_whom_nothing_comes_any_more_is_noticed(three: Three) -> None:

@@ -1,9 +1,17 @@
 """Let some sites of one machine found a federation, as their administrators would by phone."""
 
+import json
 import socket
+import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
+import pandas as pd
+
+from dflmoe.data.study import Study
+from dflmoe.data.tables import read_frame
+from dflmoe.demo.study import site_id
 from dflmoe.node.home import Home
 from dflmoe.security.charter import Charter
 from dflmoe.security.keys import fingerprint
@@ -17,6 +25,41 @@ def free_address() -> str:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def study_charter(study: Study, **more: object) -> Charter:
+    """Return rules by which hospitals of the embedded study learn together.
+
+    Args:
+        study: The embedded study, or some of its hospitals.
+        more: Rules that are not read off the study.
+    """
+    folder = resources.files("dflmoe.data") / "embedded"
+    columns = (folder / "heart_disease.toml").read_text(encoding="utf-8")
+    schema = tomllib.loads(columns)
+    rules = {
+        "federation": "0" * 32,
+        "name": schema["title"],
+        "task": schema["task"],
+        "classes": study.classes,
+        "kind": study.kind,
+        "shape": study.sites[0].x.shape[1:],
+        "columns": columns,
+        "network": "plain",
+        **more,
+    }
+    return Charter.read(json.dumps(rules).encode(), "the charter of the embedded study")
+
+
+def study_rows() -> dict[SiteId, pd.DataFrame]:
+    """Return the rows of every hospital of the embedded study, as it would export them."""
+    embedded = resources.files("dflmoe.data") / "embedded" / "heart_disease.csv"
+    with resources.as_file(embedded) as path:
+        table = read_frame(path)
+    return {
+        site_id(str(name)): rows.drop(columns="site")
+        for name, rows in table.groupby("site", sort=False)
+    }
 
 
 def found(folder: Path, at: Mapping[SiteId, str], charter: Charter) -> dict[SiteId, Home]:

@@ -1,21 +1,17 @@
 """Put the demonstration on: found, start, watch, merge; and leave nothing behind."""
 
-import json
 import multiprocessing
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from dflmoe.core.auto import Exchange
 from dflmoe.data.study import Study
-from dflmoe.data.tables import read_frame
-from dflmoe.demo.founding import found, free_address
+from dflmoe.demo.founding import found, free_address, study_charter, study_rows
 from dflmoe.demo.hospital import REPORT, Part, live
 from dflmoe.demo.study import demo_study
 from dflmoe.errors import EnvelopeError, ExchangeError
@@ -24,7 +20,6 @@ from dflmoe.node.status import STATUS, Status
 from dflmoe.report.merge import merged
 from dflmoe.report.render import write
 from dflmoe.report.schema import Report
-from dflmoe.security.charter import Charter
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
 
@@ -114,42 +109,18 @@ def _folder() -> Iterator[Path]:
 
 def _prepared(folder: Path, staged: Staged) -> None:
     """Found the federation, and give every site its own rows and settings."""
-    embedded = resources.files("dflmoe.data") / "embedded"
-    columns = (embedded / "heart_disease.toml").read_text(encoding="utf-8")
-    names = [site.name for site in staged.study.sites]
-    at = {name: free_address() for name in names}
-    found(folder, at, _charter(staged, columns))
-    with resources.as_file(embedded / "heart_disease.csv") as path:
-        table = read_frame(path)
-    for name in names:
-        rows = table[table["site"].map(_spelt) == name]
-        rows.drop(columns="site").to_csv(folder / name / "rows.csv", index=False)
+    at = {site.name: free_address() for site in staged.study.sites}
+    charter = study_charter(
+        staged.study, exchange=EXCHANGE, body_seed=staged.seed, dtype=staged.dtype
+    )
+    found(folder, at, charter)
+    rows = study_rows()
+    for name, address in at.items():
+        rows[name].to_csv(folder / name / "rows.csv", index=False)
         settings = (
-            f'bind = "{at[name]}"\nevery = 0\nseed = {staged.seed}\n[data]\npath = "rows.csv"\n'
+            f'bind = "{address}"\nevery = 0\nseed = {staged.seed}\n[data]\npath = "rows.csv"\n'
         )
         (folder / name / SETTINGS).write_text(settings, encoding="utf-8")
-
-
-def _spelt(site: str) -> SiteId:
-    return site.lower().replace(" ", "-")
-
-
-def _charter(staged: Staged, columns: str) -> Charter:
-    study, schema = staged.study, tomllib.loads(columns)
-    rules = {
-        "federation": "0" * 32,
-        "name": schema["title"],
-        "task": schema["task"],
-        "classes": study.classes,
-        "kind": study.kind,
-        "shape": study.sites[0].x.shape[1:],
-        "columns": columns,
-        "network": "plain",
-        "exchange": EXCHANGE,
-        "body_seed": staged.seed,
-        "dtype": staged.dtype,
-    }
-    return Charter.read(json.dumps(rules).encode(), "the charter of the demonstration")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dflmoe.data.tables import embedded_study
 from dflmoe.errors import OptionError
 from dflmoe.pilot.arms import CONTROLS
 from dflmoe.pilot.plan import Options
+from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
 
 HOSPITALS = ("cleveland", "budapest", "long-beach", "switzerland")
@@ -25,6 +26,11 @@ def demo_options(seed: int, dtype: WireDtype) -> Options:
     return Options(repeats=1, seed=seed, dtype=dtype, only_split=0).checked()
 
 
+def site_id(name: str) -> SiteId:
+    """Return the name under which a hospital of the embedded study takes part."""
+    return name.lower().replace(" ", "-")
+
+
 def demo_study(count: int = DEFAULT) -> Study:
     """Return some hospitals of the embedded study, under names that a node can bear.
 
@@ -34,7 +40,7 @@ def demo_study(count: int = DEFAULT) -> Study:
     if not FEWEST <= count <= len(HOSPITALS):
         raise OptionError(f"--sites is {count}; it takes {FEWEST} to {len(HOSPITALS)}")
     study = embedded_study()
-    named = {site.name.lower().replace(" ", "-"): site for site in study.sites}
+    named = {site_id(site.name): site for site in study.sites}
     return replace(
         study, sites=tuple(replace(named[name], name=name) for name in HOSPITALS[:count])
     )

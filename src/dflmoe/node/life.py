@@ -17,7 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dflmoe.core.algorithm import Outcome
-from dflmoe.errors import DflmoeError, ExchangeError, RunningError, SettingsError, StoreError
+from dflmoe.errors import (
+    DflmoeError,
+    ExchangeError,
+    OutputError,
+    RunningError,
+    SettingsError,
+    StoreError,
+)
 from dflmoe.node.agreed import method_of
 from dflmoe.node.baseline import baseline
 from dflmoe.node.exchange import Exchange, FolderExchange, Several, Synced
@@ -38,6 +45,9 @@ MEETING_S, FAREWELL_S = 5.0, 10.0
 head before it ends."""
 
 WATCH_S, RELAY_S = 1.0, 5.0
+DISK_S = 10.0
+"""A round that could not be stored is played again after so long."""
+
 STOP_S = 30.0
 
 
@@ -120,6 +130,7 @@ class Life:
         self.network = Network(self.replica, settings.bind)
         self.doing = "starting"
         self._ended = threading.Event()
+        self._mute = ""
 
     def exchange(self) -> Exchange:
         """Return all ways to the others."""
@@ -161,12 +172,13 @@ class Life:
         """Train what the site has alone, then play rounds, one every so many seconds.
 
         Args:
-            until: The last round; for ever if not given.
+            until: The last round; for ever if not given: then a round that cannot be stored ends
+                nothing, but is played again until the disk takes it.
 
         Raises:
             SettingsError: The settings name no rows.
             DataError: The rows cannot be used.
-            StoreError: A round cannot be stored.
+            StoreError: The last state cannot be read, or a round before ``until`` not stored.
             FloatingPointError: A loss is not finite.
         """
         if self.settings.data is None:
@@ -178,6 +190,21 @@ class Life:
         self._meet()
         method = method_of(charter, had.network)
         node = Node(self.replica, self.exchange(), method, had.data, seed)
+        node.state()
+        while True:
+            try:
+                yield from self._played(node, until)
+                break
+            except (StoreError, OutputError) as error:
+                if until is not None:
+                    raise
+                logger.error("%s; the round is played again", error)  # noqa: TRY400 - a sentence
+                self.doing = "waiting for the disk"
+                time.sleep(DISK_S)
+        self.doing = "handing over its head"
+        self.hand_over()
+
+    def _played(self, node: Node, until: int | None) -> Iterator[tuple[RoundSummary, Outcome]]:
         self.doing = "playing a round"
         began = time.monotonic()
         for summary, outcome in node.rounds(until):
@@ -187,8 +214,6 @@ class Life:
                 time.sleep(max(0.0, began + self.settings.every - time.monotonic()))
                 self.doing = "playing a round"
                 began = time.monotonic()
-        self.doing = "handing over its head"
-        self.hand_over()
 
     def relay(self) -> None:
         """Pass heads on, until the node goes offline."""
@@ -224,5 +249,8 @@ class Life:
         try:
             status = status_of(self.replica, self.network, pid=pid, doing=self.doing)
             status.stored(self.home.folder)
+            self._mute = ""
         except DflmoeError as error:
-            logger.warning("the status cannot be told: %s", error)
+            if str(error) != self._mute:  # once, not once a second
+                self._mute = str(error)
+                logger.warning("the status cannot be told: %s", error)

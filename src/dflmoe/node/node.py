@@ -173,6 +173,7 @@ class Node:
         )
         before = self.replica.store.last_round()
         last = RoundSummary.model_validate_json(before) if before else None
+        self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
         self.replica.store.keep_round(
             state.round,
             state_bytes(state),
@@ -180,7 +181,6 @@ class Node:
             self.replica.now(),
             list(_events(summary, last)),
         )
-        self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
         return state, summary, outcome
 
 

@@ -10,12 +10,13 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from dflmoe.errors import StoreError
+from dflmoe.errors import OutputError, StoreError
 from dflmoe.files import replace_file
 from dflmoe.security.audit import Entry, Event, Facts, Kind, entry_after
 from dflmoe.types import SiteId
@@ -31,6 +32,8 @@ REFUSALS, SENTENCE = 1000, 300
 
 REFUSALS_A_DAY = 500
 """So many refusals of a day have an entry in the log; the rest are only counted."""
+
+NEWEST_STATE = "SELECT blob FROM round ORDER BY number DESC LIMIT 1"
 
 MIGRATIONS = (
     """
@@ -159,7 +162,7 @@ class Store:
         """Return the newest head of each site."""
         with self._one:
             if self._heads is None:
-                rows = self._db.execute(
+                rows = self._rows(
                     "SELECT site, seq, envelope, blob, arrived FROM head ORDER BY site"
                 )
                 self._heads = {row[0]: StoredHead(*row) for row in rows}
@@ -228,7 +231,7 @@ class Store:
 
     def convicted(self) -> frozenset[SiteId]:
         """Return the sites against which there is evidence."""
-        return frozenset(s for (s,) in self._db.execute("SELECT DISTINCT site FROM evidence"))
+        return frozenset(s for (s,) in self._rows("SELECT DISTINCT site FROM evidence"))
 
     def release(self, site: SiteId, now: datetime) -> int:
         """Forget the evidence against a site, as its peer's administrator decides."""
@@ -260,7 +263,7 @@ class Store:
 
     def next_number(self, now: datetime) -> int:
         """Return a number for the site's next head: above all before, even after a restore."""
-        (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM lent").fetchone()
+        ((last,),) = self._rows("SELECT coalesce(max(seq), 0) FROM lent")
         return max(int(last) + 1, int(now.timestamp() * 1e6))
 
     def keep_lent(self, seq: int, payload: str, facts: Facts, now: datetime) -> Entry:
@@ -275,8 +278,8 @@ class Store:
 
     def last_lent(self) -> str | None:
         """Return the digest of the payload that was lent last."""
-        row = self._db.execute("SELECT blob FROM lent ORDER BY seq DESC LIMIT 1").fetchone()
-        return None if row is None else str(row[0])
+        rows = self._rows("SELECT blob FROM lent ORDER BY seq DESC LIMIT 1")
+        return str(rows[0][0]) if rows else None
 
     # --- rounds ---
 
@@ -290,7 +293,7 @@ class Store:
         """
         blob = hashlib.sha256(state).hexdigest()
         self._keep(blob, state)
-        last = self._db.execute("SELECT blob FROM round ORDER BY number DESC LIMIT 1").fetchone()
+        before = self._rows(NEWEST_STATE)
         with self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?)",
@@ -298,7 +301,7 @@ class Store:
             )
             for kind, facts in events:
                 self._append(kind, facts, now)
-        self._forget(*(last or ()))
+        self._forget(*(last for (last,) in before))
 
     def state(self) -> bytes | None:
         """Return the state after the last round, if any was played.
@@ -306,17 +309,17 @@ class Store:
         Raises:
             StoreError: It cannot be read, or was changed on disk.
         """
-        row = self._db.execute("SELECT blob FROM round ORDER BY number DESC LIMIT 1").fetchone()
-        return None if row is None else self.payload(row[0])
+        rows = self._rows(NEWEST_STATE)
+        return self.payload(rows[0][0]) if rows else None
 
     def rounds(self) -> list[str]:
         """Return what came of every round, as JSON, from the first."""
-        return [s for (s,) in self._db.execute("SELECT summary FROM round ORDER BY number")]
+        return [s for (s,) in self._rows("SELECT summary FROM round ORDER BY number")]
 
     def last_round(self) -> str | None:
         """Return what came of the last round, as JSON, if any was played."""
-        row = self._db.execute("SELECT summary FROM round ORDER BY number DESC LIMIT 1").fetchone()
-        return None if row is None else str(row[0])
+        rows = self._rows("SELECT summary FROM round ORDER BY number DESC LIMIT 1")
+        return str(rows[0][0]) if rows else None
 
     # --- the log ---
 
@@ -335,11 +338,12 @@ class Store:
         Raises:
             StoreError: A row is none that was ever written here.
         """
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT number, at, kind, facts, before FROM audit "
             "WHERE ? = '[]' OR kind IN (SELECT value FROM json_each(?)) ORDER BY number",
-            (json.dumps(kinds), json.dumps(kinds)),
-        ).fetchall()
+            json.dumps(kinds),
+            json.dumps(kinds),
+        )
         try:
             return [_entry(row) for row in rows]
         except ValueError as error:
@@ -350,10 +354,10 @@ class Store:
 
     def newest_entry(self) -> Entry | None:
         """Return the newest entry of the log, if there is any."""
-        row = self._db.execute(
+        rows = self._rows(
             "SELECT number, at, kind, facts, before FROM audit ORDER BY number DESC LIMIT 1"
-        ).fetchone()
-        return _entry(row) if row else None
+        )
+        return _entry(rows[0]) if rows else None
 
     def receipts(self, site: SiteId | None = None) -> list[tuple[SiteId, bytes]]:
         """Return envelopes of heads that are kept as receipts, the newest of each day.
@@ -361,7 +365,7 @@ class Store:
         Args:
             site: Whose; all sites' if not given.
         """
-        rows = self._db.execute("SELECT site, envelope FROM receipt ORDER BY site, day")
+        rows = self._rows("SELECT site, envelope FROM receipt ORDER BY site, day")
         return [(whose, raw) for whose, raw in rows if site is None or whose == site]
 
     # --- what is counted ---
@@ -393,7 +397,7 @@ class Store:
 
     def refusals(self) -> list[Refusal]:
         """Return what was refused, the latest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT reason, sentence, times, last FROM refusal ORDER BY last DESC, sentence"
         )
         return [Refusal(*row) for row in rows]
@@ -409,7 +413,7 @@ class Store:
 
     def traffic(self) -> dict[tuple[str, str, str], int]:
         """Return bytes by day, way (``sent`` or ``received``) and peer."""
-        rows = self._db.execute("SELECT day, way, peer, bytes FROM traffic")
+        rows = self._rows("SELECT day, way, peer, bytes FROM traffic")
         return {(day, way, peer): count for day, way, peer, count in rows}
 
     # --- care ---
@@ -460,6 +464,20 @@ class Store:
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
 
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        """Return what is read.
+
+        Raises:
+            StoreError: It cannot be read: even to read, SQLite may have to write.
+        """
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the store in {self.folder} cannot be read: {error}; "
+                f"look at the disk, then run: dflmoe store check"
+            ) from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
@@ -485,7 +503,13 @@ class Store:
         try:
             self.payload(blob)
         except StoreError:
-            replace_file(self._path(blob), payload)
+            try:
+                replace_file(self._path(blob), payload)
+            except OutputError as error:
+                raise StoreError(
+                    f"the store in {self.folder} cannot be written: {error.__cause__ or error}; "
+                    f"what it held is still there"
+                ) from error
 
     def _path(self, blob: str) -> Path:
         return self.folder / BLOBS / blob
@@ -494,7 +518,7 @@ class Store:
         """Return the digests of all files that are needed: heads, and the newest state."""
         return {
             blob
-            for (blob,) in self._db.execute(
+            for (blob,) in self._rows(
                 "SELECT blob FROM head UNION SELECT blob FROM "
                 "(SELECT blob FROM round ORDER BY number DESC LIMIT 1)"
             )
@@ -504,11 +528,13 @@ class Store:
         """Remove files that nothing names any more."""
         named = self._named()
         for blob in set(blobs) - named:
-            self._path(blob).unlink(missing_ok=True)
+            with suppress(OSError):  # it is swept at the next start
+                self._path(blob).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove files that no row names: heads that newer ones replaced, and halves."""
         named = self._named()
         for path in (self.folder / BLOBS).iterdir():
             if path.name not in named:
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
