@@ -4,7 +4,8 @@
 # make test    what every change must pass
 # make test-faults  faults at every moment, where make test takes a sample
 # make test-all     both: everything that CI checks
-# make fuzz    a million spoilt documents
+# make night   half an hour of faults drawn by chance, for five nodes
+# make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
 
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench test test-faults test-all fuzz check fluke clean
+.PHONY: pilot demo bench test test-faults test-all night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -42,8 +43,13 @@ test-faults: .venv/.test
 
 test-all: test test-faults
 
+night: .venv/.test
+	$(BIN)/python -m tests.soak --minutes 30
+
 fuzz: .venv/.test
-	DFLMOE_TRIES=100000 $(BIN)/pytest tests/property/test_documents.py --numprocesses 2 $(UNCHECKED)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --runs 1000000
+	DFLMOE_TRIES=75000 $(BIN)/pytest tests/property/test_documents.py --numprocesses 2 $(UNCHECKED)
 
 check: .venv/.test
 	$(BIN)/ruff format --check src tests scripts benchmarks

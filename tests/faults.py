@@ -18,31 +18,11 @@ from typing import Any, Literal
 
 from dflmoe.errors import DflmoeError
 from dflmoe.node.store import Store
+from dflmoe.simulation.faults import LinkFault
 
-Fault = Literal[
-    "none",
-    "latency",
-    "trickle",
-    "slicer",
-    "blackhole",
-    "half open",
-    "reset",
-    "slow close",
-    "refuse",
-    "loss",
-]
-"""What a proxy does to a link:
-
-* ``latency``: every byte comes ``seconds`` later.
-* ``trickle``: so many bytes ``rate`` a second.
-* ``slicer``: bytes come in pieces of a few.
-* ``blackhole``: both sides stay connected, and nothing comes any more.
-* ``half open``: one direction only.
-* ``reset``: connections are reset once something is sent, as at a firewall that forgot them.
-* ``slow close``: what ends at one side ends at the other only seconds later.
-* ``refuse``: nobody listens.
-* ``loss``: now and then a connection is reset: what a link that loses much looks like above TCP.
-"""
+Fault = Literal["none"] | LinkFault
+"""What a proxy does to a link: none, or what ``LinkFault`` says; later is by ``seconds`` of the
+proxy, and so many bytes are its ``rate``."""
 
 PIECE = 64 * 1024
 CLOSING_S = 0.05

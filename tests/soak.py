@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
-from tests.faults import Fault
 from tests.nodes import SITES, Nodes
 
 from dflmoe.node.audit import checked, kept
 from dflmoe.node.life import running
 from dflmoe.node.node import RoundSummary
+from dflmoe.simulation.faults import LinkFault
 from dflmoe.types import SiteId
 from dflmoe.wire.manifest import now
 
@@ -43,15 +43,17 @@ class Night(Nodes):
         self.ended: Counter[str] = Counter()
 
     def restarts(self) -> None:
-        """Start who ended by itself, as systemd would, and count it."""
+        """Start who ended by itself, as systemd would, and note what it said last."""
         for site, node in self.running.items():
             if node.poll() is not None:
-                self.ended[f"{site}, exit code {node.returncode}"] += 1
+                said = self.printed(site).strip().splitlines()[-1]
+                self.ended[f"{site}, exit code {node.returncode}: {said}"] += 1
                 self.starts(site)
 
     def faults(self, rng: random.Random) -> Iterator[str]:
         """Yield what is done, fault after fault, for ever; each is mended before its successor."""
         while True:
+            self.restarts()
             site = rng.choice(SITES)
             kind = rng.choice(["kill", "freeze", "disk", "link", "link", "link"])
             if kind == "kill":
@@ -70,9 +72,8 @@ class Night(Nodes):
                 self.may_write(site, 0)
                 time.sleep(rng.uniform(1, 20))
                 self.may_write(site)
-                self.restarts()
             else:
-                fault: Fault = rng.choice([one for one in get_args(Fault) if one != "none"])
+                fault: LinkFault = rng.choice(get_args(LinkFault))
                 yield f"{site} has links with {fault}"
                 self.proxies[site].becomes(fault)
                 time.sleep(rng.uniform(1, 40))
@@ -156,6 +157,7 @@ def main() -> None:
         done = played(night, chosen.minutes, random.Random(chosen.seed), console)  # noqa: S311
         mended = time.monotonic() + MENDING_S
         while not night.joined() and time.monotonic() < mended:
+            night.restarts()
             time.sleep(1)
         settled = now()
         time.sleep(CALM_S)

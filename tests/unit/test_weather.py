@@ -1,5 +1,6 @@
 """What the network does to messages, who goes on, and what was sent."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,8 +22,20 @@ from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.training import Training
 from dflmoe.errors import OptionError
 from dflmoe.networks import mlp, plain
-from dflmoe.simulation.faults import FAIR, SCALE, Fault, Lie, Weather, lied, misled
-from dflmoe.simulation.federation import Played, play
+from dflmoe.simulation.faults import (
+    DEAD,
+    FAIR,
+    LATE,
+    SCALE,
+    Fault,
+    Lie,
+    LinkFault,
+    Spell,
+    Weather,
+    lied,
+    misled,
+)
+from dflmoe.simulation.federation import InStep, Played, play
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
 
@@ -199,6 +212,65 @@ def test_when_everybody_is_gone_nobody_is_answered() -> None:
     assert all(heard(played, name) == [set(NAMES), set(), set()] for name in NAMES)
 
 
+# Spells: scripts of faults.
+
+
+def struck(fault: LinkFault) -> Played:
+    return rolled(Weather(spells=[Spell("bob", fault, 2, 3)]), rounds=5)
+
+
+@pytest.mark.parametrize("fault", sorted(DEAD))
+def test_a_dead_link_brings_nothing_while_the_spell_lasts_and_all_afterwards(
+    fault: LinkFault,
+) -> None:
+    played, others = struck(fault), {"cyd", "dan"}
+    assert heard(played, "ann") == [others | {"bob"}, others, others, *[others | {"bob"}] * 2]
+    assert heard(played, "bob") == [{"ann", *others}, set(), set(), *[{"ann", *others}] * 2]
+
+
+def test_over_a_half_open_link_a_site_is_heard_and_hears_nothing() -> None:
+    played = struck("half open")
+    assert heard(played, "ann") == [{"bob", "cyd", "dan"}] * 5
+    assert [bool(found) for found in heard(played, "bob")] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("fault", sorted(LATE))
+def test_over_a_slow_link_what_was_sent_comes_a_round_later(fault: LinkFault) -> None:
+    def numbers(fault: LinkFault) -> dict[SiteId, list[int]]:
+        exchange = InStep(["ann", "bob"], weather=Weather(spells=[Spell("bob", fault, 2, 3)]))
+        told: dict[SiteId, list[int]] = {"ann": [], "bob": []}
+
+        def live(site: SiteId) -> None:
+            for number in range(1, 6):
+                lent = Lent(site, number, "head", 1, {"number": torch.ones(1, 1)})
+                (heard,) = exchange.of(site)(lent)
+                told[site].append(heard.round)
+
+        threads = [threading.Thread(target=live, args=(site,)) for site in told]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return told
+
+    assert numbers(fault) == {"ann": [1, 1, 2, 4, 5], "bob": [1, 1, 2, 4, 5]}
+
+
+def test_a_link_that_loses_loses_half_of_its_site_s_messages_only() -> None:
+    played = rolled(Weather(spells=[Spell("bob", "loss", 1, 200)]), rounds=200)
+    came = sum("bob" in found for found in heard(played, "ann"))
+    assert 70 < came < 130  # of 200, with a standard error of 7
+    assert all({"cyd", "dan"} <= found for found in heard(played, "ann"))
+
+
+def test_a_server_waits_for_nothing_that_is_late() -> None:
+    weather = Weather(spells=[Spell("bob", "latency", 2, 2), Spell("dan", "refuse", 3, 3)])
+    played = rolled(weather, server=True)
+    assert heard(played, "ann") == [set(NAMES), {"ann", "cyd", "dan"}, {"ann", "bob", "cyd"}]
+    assert heard(played, "bob")[1] == set()
+    assert heard(played, "dan")[2] == set()
+
+
 # Bytes.
 
 MESSAGE = len(encode({"number": torch.ones(1)})) + ENVELOPE_BYTES
@@ -330,6 +402,32 @@ def test_every_method_survives_a_storm(method: str) -> None:
         for name in NAMES
         for pair in zip(played.outcomes[name], undisturbed(method).outcomes[name], strict=True)
     )
+
+
+CHURN = [
+    Spell("ann", "refuse", 1, 2),
+    Spell("bob", "blackhole", 2, 4),
+    Spell("cyd", "latency", 1, 6),
+    Spell("dan", "loss", 1, 6),
+    Spell("ann", "half open", 4, 5),
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sites_that_leave_come_back_and_lose_messages_are_no_worse_than_alone(seed: int) -> None:
+    """By log-loss on rows that nobody learnt from, but for what chance does to a mean of them."""
+    training = Training(weight_decays=(0.1,), learning_rate=0.05, max_steps=60)
+    algorithms = {name: DFLMoE(plain(4, 2), Dials(), training) for name in NAMES}
+    rows = {name: made_data(made_rows(name, 160, 10 * seed + k)) for k, name in enumerate(NAMES)}
+    played = play(
+        algorithms, rows, rounds=6, seed=seed, purpose="t",
+        weather=Weather(lost=0.5, seed=seed, spells=CHURN),
+    )  # fmt: skip
+    for name, data in rows.items():
+        tested, of = data.crossfit.fold < 0, torch.arange(len(data.y))
+        for outcome in played.outcomes[name]:
+            gained = (outcome.served - outcome.own)[:, of, data.y][tested]
+            assert gained.mean() > -3 * gained.std() / len(gained) ** 0.5 - 0.01
 
 
 @pytest.mark.parametrize("lie", ["poisoned", "random", "scaled"])

@@ -7,7 +7,6 @@ digest in its record, so results of different settings are never mixed.
 
 import hashlib
 import json
-import tomllib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +27,7 @@ from dflmoe.core.training import Training
 from dflmoe.data.sets import NAMES
 from dflmoe.errors import ExperimentError
 from dflmoe.simulation.faults import Lie
+from dflmoe.toml import toml_of
 
 SHIPPED = files("dflmoe.bench") / "experiments"
 Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -243,7 +243,7 @@ def shipped() -> list[str]:
 
 def shipped_tasks(networks: Literal["same", "different"]) -> dict[str, TaskSetting]:
     """Return the tasks that come with the package."""
-    table = tomllib.loads((SHIPPED / "tasks.toml").read_text(encoding="utf-8"))
+    table = toml_of((SHIPPED / "tasks.toml").read_text(encoding="utf-8"))
     different = table.pop("different")
     if networks == "different":
         for name, changed in different.items():
@@ -270,12 +270,12 @@ def load(name: str) -> Experiment:
                 f"experiment {name!r} is unknown; there are {', '.join(known)}, "
                 f"or name a .toml file of your own"
             )
-        table = tomllib.loads(text)
+        table = toml_of(text)
         experiment = Experiment.model_validate({"name": path.stem, **table})
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ExperimentError(f"experiment {name}: {'; '.join(faults)}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ExperimentError(f"experiment {name} cannot be read: {error}") from error
     named = (task for condition in experiment.conditions for task in condition.tasks)
     for task in (*experiment.tasks, *experiment.quick_tasks, *named):

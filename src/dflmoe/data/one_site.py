@@ -1,12 +1,10 @@
 """The rows of the one site that a node serves, as its federation's charter describes them."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from dflmoe.data.arrays import read_npz
 from dflmoe.data.schema import Schema
@@ -19,6 +17,7 @@ from dflmoe.errors import (
     SchemaError,
     SiteError,
 )
+from dflmoe.toml import toml_of
 
 ARRAYS = frozenset({"x", "y", "patient"})
 
@@ -92,8 +91,8 @@ def agreed(columns: str | None, path: Path) -> Schema:
             f"give an .npz file, or found the federation with columns"
         )
     try:
-        return Schema.model_validate(tomllib.loads(columns))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        return Schema.model_validate(toml_of(columns))
+    except ValueError as error:
         raise SchemaError(f"the charter's columns are malformed: {error}") from error
 
 

@@ -4,13 +4,13 @@ A schema is the part of a charter that describes a table. With it every site com
 features from the same row, from published constants and never from pooled rows.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from dflmoe.errors import SchemaError
+from dflmoe.toml import toml_of
 
 
 class Column(BaseModel, frozen=True, extra="forbid"):
@@ -52,9 +52,9 @@ class Schema(BaseModel, frozen=True, extra="forbid"):
             SchemaError: The file is missing, is not TOML, or breaks a rule above.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(toml_of(path.read_bytes()))
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise SchemaError(f"schema {path}: {'; '.join(faults)}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise SchemaError(f"schema {path} cannot be read: {error}") from error

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from dflmoe.node.home import Home
 from dflmoe.security.charter import Charter
 from dflmoe.security.keys import fingerprint
 from dflmoe.security.proposal import signed, with_site
+from dflmoe.toml import toml_of
 from dflmoe.types import SiteId
 from dflmoe.wire.manifest import now
 
@@ -36,7 +36,7 @@ def study_charter(study: Study, **more: object) -> Charter:
     """
     folder = resources.files("dflmoe.data") / "embedded"
     columns = (folder / "heart_disease.toml").read_text(encoding="utf-8")
-    schema = tomllib.loads(columns)
+    schema = toml_of(columns)
     rules = {
         "federation": "0" * 32,
         "name": schema["title"],

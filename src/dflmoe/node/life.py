@@ -101,6 +101,20 @@ def stop(folder: Path, patience: float = STOP_S) -> None:
         time.sleep(0.05)
 
 
+def _has_room() -> None:
+    """Let PyTorch load now what its first step needs, as that asks for a temporary file.
+
+    Raises:
+        OutputError: There is no room for one.
+    """
+    try:
+        import torch._dynamo  # noqa: F401, PLC0415 - takes seconds, and only nodes need it now
+    except OSError as error:
+        raise OutputError(
+            f"no temporary file can be written: {error}; free the disk, or set TMPDIR"
+        ) from error
+
+
 class Streams:
     """The network as an exchange: closed while there is no stream with anybody."""
 
@@ -124,7 +138,9 @@ class Life:
         Raises:
             SecurityError: Keys or roster are missing or cannot be used.
             StoreError: The store cannot be opened.
+            OutputError: There is no room for temporary files.
         """
+        _has_room()
         self.home, self.settings = home, settings
         self.replica = Replica(home, Store(home.folder / STORE, sweeps=True))
         self.network = Network(self.replica, settings.bind)

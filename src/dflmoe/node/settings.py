@@ -1,6 +1,5 @@
 """What an administrator tells a node: where its rows are, where it listens, how often it plays."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -8,6 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dflmoe.errors import SettingsError
 from dflmoe.security.card import Endpoint
+from dflmoe.toml import toml_of
 from dflmoe.wire.manifest import faults_of
 
 SETTINGS = "node.toml"
@@ -58,10 +58,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
                 f"{path} is not there; write it, with at least a section [data] and its path"
             )
         try:
-            read = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            read = cls.model_validate(toml_of(path.read_bytes()))
         except ValidationError as error:
             raise SettingsError(f"{path} cannot be followed: {faults_of(error)}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise SettingsError(f"{path} cannot be read: {error}") from error
         return read._from(path.parent)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import secrets
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from dflmoe.core.auto import Exchange
 from dflmoe.errors import EnvelopeError
+from dflmoe.toml import toml_of
 from dflmoe.wire.manifest import Count, Digest, Document, FederationId
 from dflmoe.wire.payload import WireDtype
 
@@ -87,8 +87,8 @@ class Charter(Document):
             EnvelopeError: The file is missing, is not TOML, or breaks a rule.
         """
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            table = toml_of(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise EnvelopeError(f"charter {path} cannot be read: {error}") from error
         table = {**table, "federation": secrets.token_hex(16)}
         return cls.read(json.dumps(table, default=str).encode(), f"charter {path}")

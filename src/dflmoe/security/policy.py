@@ -5,13 +5,13 @@ to the letter is refused, and the node with it.
 """
 
 import hashlib
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self, get_args
 
 from pydantic import Field, ValidationError
 
 from dflmoe.errors import PolicyError
+from dflmoe.toml import toml_of
 from dflmoe.wire.manifest import BANDS, Band, Document, Manifest, SiteName, faults_of
 from dflmoe.wire.payload import WireDtype
 
@@ -57,12 +57,12 @@ class Policy(Document, strict=False):
                 raw = file.read(LARGEST + 1)
             if len(raw) > LARGEST:
                 raise PolicyError(f"{path} has more than {LARGEST} bytes; it is no policy")
-            return cls.model_validate(tomllib.loads(raw.decode("utf-8")))
+            return cls.model_validate(toml_of(raw))
         except ValidationError as error:
             raise PolicyError(
                 f"{path} cannot be followed, so the node does not start: {faults_of(error)}"
             ) from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise PolicyError(
                 f"{path} cannot be read, so the node does not start: {error}"
             ) from error

@@ -1,6 +1,6 @@
-"""What can go wrong with a peer, in words that the simulator and the tests share."""
+"""What can go wrong with a peer or a link, in words that the simulator and the tests share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,6 +27,64 @@ Fault = Literal["silent", "tampered"] | Lie
 
 SCALE = 1000.0
 
+LinkFault = Literal[
+    "latency",
+    "trickle",
+    "slicer",
+    "slow close",
+    "loss",
+    "blackhole",
+    "half open",
+    "reset",
+    "refuse",
+]
+"""What is wrong with the links of a site. A proxy between two nodes does it to bytes:
+
+* ``latency``: every byte comes seconds later.
+* ``trickle``: so many bytes a second.
+* ``slicer``: bytes come in pieces of a few.
+* ``slow close``: what ends at one side ends at the other only seconds later.
+* ``loss``: now and then a connection is reset: what a link that loses much looks like above TCP.
+* ``blackhole``: both sides stay connected, and nothing comes any more.
+* ``half open``: nothing comes to the site any more; what it sends still leaves.
+* ``reset``: connections are reset once something is sent, as at a firewall that forgot them.
+* ``refuse``: nobody listens.
+
+The simulator, which goes by rounds, does it to messages: the first four come a round late, half of
+them are lost, and of the last four none comes (of ``half open`` none to the site).
+"""
+
+LATE: frozenset[LinkFault] = frozenset({"latency", "trickle", "slicer", "slow close"})
+DEAD: frozenset[LinkFault] = frozenset({"blackhole", "reset", "refuse"})
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Spell:
+    """What is wrong with all links of a site for some rounds; afterwards all is mended.
+
+    Attributes:
+        site: Whose links.
+        fault: What.
+        first: The first round, from 1, by the count of who sends.
+        last: The last round.
+    """
+
+    site: SiteId
+    fault: LinkFault
+    first: int
+    last: int
+
+    def strikes(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
+        """Return whether a message of a round passes a link of the site."""
+        return self.site in (sender, receiver) and self.first <= number <= self.last
+
+    def stops(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
+        """Return whether a message of a round never comes."""
+        return self.strikes(number, sender, receiver) and (
+            self.fault in DEAD or (self.fault == "half open" and receiver == self.site)
+        )
+
 
 @dataclass(frozen=True)
 class Weather:
@@ -36,11 +94,13 @@ class Weather:
         lost: Share of messages that never arrive, drawn for each round, sender and receiver.
         gone: The round from which a site neither sends nor receives.
         seed: Of the draw.
+        spells: What is wrong with links for a while: a script of faults.
     """
 
     lost: float = 0.0
     gone: Mapping[SiteId, int] = field(default_factory=dict)
     seed: int = 0
+    spells: Sequence[Spell] = ()
 
     def arrives(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
         """Return whether a message of a round arrives.
@@ -52,10 +112,27 @@ class Weather:
         """
         if any(number >= self.gone.get(end, number + 1) for end in (sender, receiver)):
             return False
-        if self.lost == 0 or sender == receiver:
+        if sender == receiver:
+            return True
+        if any(spell.stops(number, sender, receiver) for spell in self.spells):
+            return False
+        lost = max(self.lost, HALF if self._struck(number, sender, receiver, {"loss"}) else 0.0)
+        if lost == 0:
             return True
         rng = generator(self.seed, "lost", number, sender, receiver)
-        return float(torch.rand((), generator=rng)) >= self.lost
+        return float(torch.rand((), generator=rng)) >= lost
+
+    def late(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
+        """Return whether a message of a round, if it arrives, does so in the next round only."""
+        return sender != receiver and self._struck(number, sender, receiver, LATE)
+
+    def _struck(
+        self, number: int, sender: SiteId, receiver: SiteId, faults: Set[LinkFault]
+    ) -> bool:
+        return any(
+            spell.fault in faults and spell.strikes(number, sender, receiver)
+            for spell in self.spells
+        )
 
 
 FAIR = Weather()

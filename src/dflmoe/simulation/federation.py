@@ -68,8 +68,9 @@ class InStep:
         self._hears = hears or {site: [peer for peer in sites if peer != site] for site in sites}
         self._faults = dict(faults or {})
         self._sent = threading.Barrier(len(sites), action=self._answer)
-        self._read = threading.Barrier(len(sites))
+        self._read = threading.Barrier(len(sites), action=self._turn)
         self._desk: dict[SiteId, tuple[Lent, bytes, str]] = {}
+        self._before: dict[SiteId, tuple[Lent, bytes, str]] = {}
         self._reply: list[Lent] = []
         self.payload_bytes: dict[SiteId, int] = {}
         self.sent_bytes: dict[SiteId, int] = dict.fromkeys([*sites, SERVER], 0)
@@ -119,15 +120,34 @@ class InStep:
         address = digest(payload)
         self._desk[site] = (sent, tampered(payload) if fault == "tampered" else payload, address)
 
+    def _turn(self) -> None:
+        self._before = dict(self._desk)
+
+    def _in_time(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
+        """Return whether what a server hears or says comes; it does not wait for what is late."""
+        weather = self._weather
+        return weather.arrives(number, sender, receiver) and not weather.late(
+            number, sender, receiver
+        )
+
     def _answered(self, site: SiteId, number: int) -> list[Lent]:
-        return [r for r in self._reply if self._weather.arrives(number, SERVER, site)]
+        return [r for r in self._reply if self._in_time(number, SERVER, site)]
+
+    def _come(self, site: SiteId, number: int) -> list[tuple[Lent, bytes, str]]:
+        """Return what has come to a site: of a link that is late, what was sent a round ago."""
+        weather, come = self._weather, []
+        for peer in sorted({*self._desk, *self._before}):
+            late = weather.late(number, peer, site)
+            desk = self._before if late else self._desk
+            if peer in desk and weather.arrives(number - late, peer, site):
+                come.append(desk[peer])
+        return come
 
     def _receive(self, site: SiteId, number: int) -> list[Lent]:
         inbox = []
-        for peer, (lent, payload, address) in sorted(self._desk.items()):
+        for lent, payload, address in self._come(site, number):
+            peer = lent.site
             if peer not in self._hears[site] or not lent.tensors:
-                continue
-            if not self._weather.arrives(number, peer, site):
                 continue
             spec = HeadSpec(
                 {name: tuple(p.shape) for name, p in lent.tensors.items()},
@@ -147,7 +167,7 @@ class InStep:
         if not self._server:
             return
         lents = [lent for _, (lent, _, _) in sorted(self._desk.items())]
-        heard = [lent for lent in lents if self._weather.arrives(lent.round, lent.site, SERVER)]
+        heard = [lent for lent in lents if self._in_time(lent.round, lent.site, SERVER)]
         self._reply = [self._server(heard)] if heard else []
         for answer in self._reply:
             size = len(encode({name: p[0] for name, p in answer.tensors.items()})) + ENVELOPE_BYTES

@@ -5,12 +5,11 @@ by whoever asked for it.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, Key, Signature
@@ -86,7 +85,7 @@ def unsealed(raw: bytes, kind: str, what: str) -> Envelope:
             s.keyid: Signature(s.keyid, base64.b64decode(s.sig, validate=True).hex())
             for s in form.signatures
         }
-    except (ValidationError, binascii.Error) as error:
+    except ValueError as error:  # what the form, or base64, refuses
         raise EnvelopeError(f"{what} is no signed document of ours; ask for it again") from error
     if form.payloadType != kind:
         raise EnvelopeError(f"{what} is another document ({form.payloadType[:80]}), not {kind}")
