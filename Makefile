@@ -3,7 +3,8 @@
 # make demo    three hospitals as nodes of this machine, over mutual TLS
 # make test    what every change must pass
 # make test-faults  faults at every moment, where make test takes a sample
-# make test-all     both: everything that CI checks
+# make test-e2e     the commands as users run them, from keys to predictions
+# make test-all     all three: everything that CI checks
 # make night   half an hour of faults drawn by chance, for five nodes
 # make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench test test-faults test-all night fuzz check fluke clean
+.PHONY: pilot demo bench test test-faults test-e2e test-all night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -31,17 +32,22 @@ bench: .venv/.bench
 	$(BIN)/dflmoe bench run heterogeneous --quick
 
 test: .venv/.test check
-	scripts/browser
 	$(BIN)/pytest tests/unit tests/property --numprocesses 2 --dist worksteal \
 	  --cov --cov-report=term --cov-report=json:.venv/coverage.json
 	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
-	$(BIN)/pytest tests/scenario tests/e2e tests/docs --numprocesses 2 --dist worksteal $(UNCHECKED)
+	$(BIN)/pytest tests/scenario tests/docs --ignore tests/scenario/test_processes.py \
+	  --numprocesses 2 --dist worksteal $(UNCHECKED)
 
 test-faults: .venv/.test
-	$(BIN)/pytest tests/scenario/test_kill.py tests/scenario/test_faults.py tests/scenario/test_hostile.py \
+	$(BIN)/pytest tests/scenario/test_kill.py tests/scenario/test_faults.py \
+	  tests/scenario/test_hostile.py tests/scenario/test_processes.py \
 	  --numprocesses 2 --dist worksteal --all-faults $(UNCHECKED)
 
-test-all: test test-faults
+test-e2e: .venv/.test
+	scripts/browser
+	$(BIN)/pytest tests/e2e --numprocesses 2 --dist worksteal $(UNCHECKED)
+
+test-all: test test-faults test-e2e
 
 night: .venv/.test
 	$(BIN)/python -m tests.soak --minutes 30
