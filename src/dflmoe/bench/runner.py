@@ -20,6 +20,7 @@ from dflmoe.bench.methods import revision, title
 from dflmoe.bench.play import play_run
 from dflmoe.bench.record import RunRecord, save, stored
 from dflmoe.errors import ExperimentError
+from dflmoe.simulation.cores import available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -175,13 +176,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
-
-
-def available_cores() -> set[int]:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _play_and_save(setting: RunSetting, folder: Path, root: Path | None) -> RunRecord:

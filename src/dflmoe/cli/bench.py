@@ -14,12 +14,13 @@ from rich.table import Table
 from dflmoe.bench.experiment import RunSetting, load, shipped
 from dflmoe.bench.page import number, size, write, write_docs
 from dflmoe.bench.record import RunRecord, stored
-from dflmoe.bench.runner import available_cores, plan, run_all
+from dflmoe.bench.runner import plan, run_all
 from dflmoe.bench.summary import Summary, TaskTable, summarise, unit_name
 from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.progress import bar
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
+from dflmoe.simulation.cores import available_cores
 
 DATA = "DFLMOE_DATA"
 LOG_WIDTH = 120

@@ -1,21 +1,25 @@
-"""Play a federation in this process: one thread a site, in step, over the real wire format."""
+"""Play a federation in this process: some workers, sites in step, over the real wire format."""
 
 import copy
 import logging
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from time import thread_time
+from typing import TypeVar
 
 import torch
 
-from dflmoe.core.algorithm import SERVER, Algorithm, Exchange, Outcome, Server, run_round
+from dflmoe.core.algorithm import SERVER, Algorithm, Outcome, Server, finished, steps_of
 from dflmoe.core.site import LEADING, Lent, SiteData, SiteState
 from dflmoe.errors import HeadError, TrainingError
+from dflmoe.simulation.cores import available_cores
 from dflmoe.simulation.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, WireDtype, decode, digest, encode
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +71,6 @@ class InStep:
         self._weather, self._dtype = weather, dtype
         self._hears = hears or {site: [peer for peer in sites if peer != site] for site in sites}
         self._faults = dict(faults or {})
-        self._sent = threading.Barrier(len(sites), action=self._answer)
-        self._read = threading.Barrier(len(sites), action=self._turn)
         self._desk: dict[SiteId, tuple[Lent, bytes, str]] = {}
         self._before: dict[SiteId, tuple[Lent, bytes, str]] = {}
         self._reply: list[Lent] = []
@@ -77,26 +79,17 @@ class InStep:
         self.refused: dict[SiteId, list[str]] = {site: [] for site in sites}
         self.lent: dict[SiteId, list[Lent]] = {site: [] for site in sites}
 
-    def of(self, site: SiteId) -> Exchange:
-        """Return the exchange as one site sees it."""
-
-        def swap(lent: Lent) -> Sequence[Lent]:
+    def swap(self, lents: Mapping[SiteId, Lent]) -> dict[SiteId, list[Lent]]:
+        """Take what every site lends in a round; returns what each of them hears."""
+        for site, lent in lents.items():
             self._send(site, lent)
-            self._sent.wait()
-            inbox = (
-                self._answered(site, lent.round)
-                if self._server
-                else self._receive(site, lent.round)
-            )
-            self._read.wait()
-            return inbox
-
-        return swap
-
-    def abort(self) -> None:
-        """Let nobody wait any longer."""
-        self._sent.abort()
-        self._read.abort()
+        if self._server is not None:
+            self._answer(self._server)
+            heard = {site: self._answered(site, lent.round) for site, lent in lents.items()}
+        else:
+            heard = {site: self._receive(site, lent.round) for site, lent in lents.items()}
+        self._before = dict(self._desk)
+        return heard
 
     def _send(self, site: SiteId, lent: Lent) -> None:
         fault = self._faults.get(site)
@@ -119,9 +112,6 @@ class InStep:
         payload = encode(sent.tensors, self._dtype, leading=leading)
         address = digest(payload)
         self._desk[site] = (sent, tampered(payload) if fault == "tampered" else payload, address)
-
-    def _turn(self) -> None:
-        self._before = dict(self._desk)
 
     def _in_time(self, number: int, sender: SiteId, receiver: SiteId) -> bool:
         """Return whether what a server hears or says comes; it does not wait for what is late."""
@@ -163,12 +153,10 @@ class InStep:
             inbox.append(Lent(peer, lent.round, lent.kind, lent.width, tensors))
         return inbox
 
-    def _answer(self) -> None:
-        if not self._server:
-            return
+    def _answer(self, server: Server) -> None:
         lents = [lent for _, (lent, _, _) in sorted(self._desk.items())]
         heard = [lent for lent in lents if self._in_time(lent.round, lent.site, SERVER)]
-        self._reply = [self._server(heard)] if heard else []
+        self._reply = [server(heard)] if heard else []
         for answer in self._reply:
             size = len(encode({name: p[0] for name, p in answer.tensors.items()})) + ENVELOPE_BYTES
             self.sent_bytes[SERVER] += size * len(lents)
@@ -186,6 +174,7 @@ def play(
     weather: Weather = FAIR,
     hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
     dtype: WireDtype = "fp32",
+    workers: int | None = None,
 ) -> Played:
     """Play ``rounds`` rounds of a federation and return every outcome.
 
@@ -200,50 +189,61 @@ def play(
         weather: What the network does to messages.
         hears: The peers that each site hears; all of them if not given.
         dtype: How numbers travel between sites.
+        workers: Threads that compute, each on one core; as many as there are cores if not given.
+            They change no number.
 
     Raises:
         TrainingError: A loss is not finite.
     """
     exchange = InStep(list(algorithms), server, faults, weather, hears=hears, dtype=dtype)
-    # Threads must not share modules: a functional call swaps a module's parameters for a moment.
+    # Workers must not share modules: a functional call swaps a module's parameters for a moment.
     algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
     data = {site: misled(one, (faults or {}).get(site)) for site, one in data.items()}
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
-    seconds: dict[SiteId, float] = {}
-    states: dict[SiteId, SiteState] = {}
+    seconds = dict.fromkeys(algorithms, 0.0)
+    chance = partial(generator, seed, purpose)
 
-    def live(site: SiteId) -> None:
+    def timed(site: SiteId, do: Callable[[], T]) -> T:
+        """Do something for a site, and count its compute time."""
         began = thread_time()
-        algorithm, swap = algorithms[site], exchange.of(site)
         try:
-            rng = generator(seed, purpose, site, "init")
-            state = algorithm.init(site, data[site], rng)
-            for number in range(rounds):
-                rng = generator(seed, purpose, site, number)
-                state, outcome = run_round(algorithm, state, swap, data[site], rng)
-                outcomes[site].append(outcome)
+            return do()
         except FloatingPointError as error:
-            exchange.abort()
             raise TrainingError(
                 f"site {site!r}: {error}; check its data for extreme values"
             ) from error
-        except BaseException:
-            exchange.abort()
-            raise
-        seconds[site], states[site] = thread_time() - began, state
+        finally:
+            seconds[site] += thread_time() - began
 
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(len(algorithms)) as pool:
-        try:
-            tasks = [pool.submit(live, site) for site in algorithms]
-            errors = [task.exception() for task in tasks]
-        except BaseException:
-            exchange.abort()  # nobody may wait for a site that was never started
-            raise
-    for error in sorted(
-        filter(None, errors), key=lambda e: isinstance(e, threading.BrokenBarrierError)
-    ):
-        raise error
+    with ThreadPoolExecutor(workers or len(available_cores())) as pool:
+
+        def each(do: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId, T]:
+            """Do what every site has to do; the first that fails fails all."""
+            tasks = {site: pool.submit(timed, site, one) for site, one in do.items()}
+            try:
+                return {site: task.result() for site, task in tasks.items()}
+            except BaseException:
+                for task in tasks.values():
+                    task.cancel()
+                raise
+
+        states = each(
+            {
+                site: partial(algorithm.init, site, data[site], chance(site, "init"))
+                for site, algorithm in algorithms.items()
+            }
+        )
+        for number in range(rounds):
+            steps = {
+                site: steps_of(algorithm, states[site], data[site], chance(site, number))
+                for site, algorithm in algorithms.items()
+            }
+            heard = exchange.swap(each({site: partial(next, one) for site, one in steps.items()}))
+            done = each({s: partial(finished, one, heard[s]) for s, one in steps.items()})
+            for site, (state, outcome) in done.items():
+                states[site] = state
+                outcomes[site].append(outcome)
     peers = 1 if server else len(algorithms) - 1
     return Played(
         outcomes,
