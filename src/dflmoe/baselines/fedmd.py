@@ -34,7 +34,7 @@ class FedMD:
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
-        seed = int(torch.randint(2**31, (), generator=rng))
+        seed = int(torch.randint(2**31, (), generator=rng, device="cpu"))
         return replace(self._home, seed=seed).init(site, data, rng)
 
     def prepare(
@@ -56,7 +56,8 @@ class FedMD:
         optimiser = adam(params := leaves(state.params["trained"]), self.budget.steps.learning_rate)
         for mean in (answer.tensors["scores"] for answer in inbox):
             for _ in range(self.budget.steps.max_steps):
-                pick = torch.randperm(mean.shape[1], generator=rng)[: self.budget.steps.batch]
+                pick = torch.randperm(mean.shape[1], generator=rng, device="cpu")
+                pick = pick[: self.budget.steps.batch]
                 apart = (self._scores(params, data, pick) - mean[:, pick]).abs()
                 step(optimiser, params, apart.flatten(1).mean(1).sum())
         kept = {**state.params, "trained": {name: p.detach() for name, p in params.items()}}

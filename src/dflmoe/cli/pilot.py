@@ -94,6 +94,9 @@ def pilot(
         int | None, typer.Option(help="Hospitals of --demo-split: 2, 3 or 4; 3 if not given.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="How numbers travel: fp32, fp16 or int8.")] = "fp32",
+    device: Annotated[
+        str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
+    ] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/pilot"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
@@ -120,6 +123,7 @@ def pilot(
         body_learns=tuple(body_learns or ()),
         charter=charter,
         dtype=dtype_of(dtype),
+        device=device,
     ).checked()
     if (value_per_decision is None) != (decisions_per_year is None):
         raise OptionError("--value-per-decision and --decisions-per-year go together; give both")

@@ -27,7 +27,7 @@ def random_like(head: Params, rng: torch.Generator) -> Params:
     """Return noise with the norm of each of the head's tensors, split by split."""
     noise = {}
     for name, p in sorted(head.items()):
-        drawn = torch.randn(p.shape, generator=rng)
+        drawn = torch.randn(p.shape, generator=rng, device="cpu").to(p.device)
         norms = [v.flatten(1).norm(dim=1).clamp(min=1e-12) for v in (p, drawn)]
         noise[name] = drawn * (norms[0] / norms[1]).view(-1, *[1] * (p.dim() - 1))
     return noise
@@ -35,7 +35,8 @@ def random_like(head: Params, rng: torch.Generator) -> Params:
 
 def permuted(data: SiteData, rng: torch.Generator) -> SiteData:
     """Return the same rows with the labels dealt anew."""
-    return replace(data, y=data.y[torch.randperm(len(data.y), generator=rng)])
+    dealt = torch.randperm(len(data.y), generator=rng, device="cpu")
+    return replace(data, y=data.y[dealt.to(data.y.device)])
 
 
 def bootstrap(data: SiteData, rng: torch.Generator) -> SiteData:
@@ -49,6 +50,7 @@ def bootstrap(data: SiteData, rng: torch.Generator) -> SiteData:
     for split, trained in enumerate(trains):
         for label in torch.unique(label_of[trained]):
             rows = torch.nonzero(trained & (label_of == label))[:, 0]
-            drawn = rows[torch.randint(len(rows), (len(rows),), generator=rng)]
+            picks = torch.randint(len(rows), (len(rows),), generator=rng, device="cpu")
+            drawn = rows[picks.to(rows.device)]
             times[split] += torch.bincount(drawn, minlength=trains.shape[1])
     return replace(data, times=times)

@@ -241,7 +241,7 @@ class DFLMoE:
         """
         lent = [e.opinion for _, e in sorted(experts.items()) if e.opinion is not None]
         if self.dials.control == "random":
-            lent = [torch.rand(opinion.shape, generator=rng) for opinion in lent]
+            lent = [torch.rand(o.shape, generator=rng, device="cpu").to(o.device) for o in lent]
         if self.dials.control == "self":
             lent = [torch.ones_like(opinion) for opinion in lent]
         if data.y.is_floating_point():

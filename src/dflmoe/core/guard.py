@@ -66,7 +66,7 @@ def difference(
     mean = means.sum(1) / n.clamp(min=1)
     spread = torch.where(heard, (means - mean[:, None]).square(), 0).sum(1)
     error = (spread / (n - 1).clamp(min=1) / n.clamp(min=1)).sqrt()
-    degrees = (n - 1).clamp(min=1).numpy()
+    degrees = (n - 1).clamp(min=1).cpu().numpy()
     quantile = torch.tensor(stdtrit(degrees, np.asarray(confidence)), dtype=d.dtype)
     reach = torch.where(n > 1, quantile * error, torch.inf)
     return Bounds(mean, mean - reach, mean + reach)

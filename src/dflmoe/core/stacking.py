@@ -23,8 +23,8 @@ def stacked_call(
 ) -> Float[Tensor, "model row ..."]:
     """Run ``module`` once for each set of parameters, each on its own rows.
 
-    Dense modules run in one batched call. Convolutions run in a loop, images with their channels
-    last: batched over parameters they become grouped convolutions, which are slower on a CPU.
+    Dense modules run in one batched call. On a CPU convolutions run in a loop, images with their
+    channels last: batched over parameters they become grouped convolutions, which are slower there.
 
     Args:
         module: The architecture; its own parameters are not used.
@@ -34,7 +34,9 @@ def stacked_call(
     if not params:
         flat: Tensor = module(x.flatten(0, 1))
         return flat.view(*x.shape[:2], *flat.shape[1:])
-    if any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()):
+    if not x.is_cuda and any(
+        isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()
+    ):
         layout = torch.channels_last if x.dim() == 5 else torch.contiguous_format  # noqa: PLR2004 - images
         rows = [
             functional_call(
@@ -74,9 +76,9 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     """
     if any(True for _ in module.buffers()):
         raise ValueError("a module with buffers (BatchNorm?) cannot be lent; use GroupNorm")
-    module = copy.deepcopy(module)
+    module = copy.deepcopy(module).cpu()  # chance is drawn there, wherever it is used
     with _TURNS, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng, device="cpu")))
         given = {
             part for one in module.modules() if isinstance(one, Given) for part in one.modules()
         }
@@ -85,7 +87,7 @@ def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
             if callable(reset) and part not in given:
                 reset()
     return {
-        name: p.detach().clone().expand(models, *p.shape)
+        name: p.detach().to(torch.get_default_device(), copy=True).expand(models, *p.shape)
         for name, p in module.named_parameters()
         if p.requires_grad
     }

@@ -108,7 +108,9 @@ class Labels:
         """See ``Task.score``: accuracy, or AUROC within folds."""
         if self.ranks:
             splits = zip(said.double(), y, fold, strict=True)
-            return torch.tensor([_auroc(*(v[f >= 0] for v in (p, t, f))) for p, t, f in splits])
+            return torch.tensor(
+                [_auroc(*(v[f >= 0].cpu() for v in (p, t, f))) for p, t, f in splits]
+            )
         right = (said.argmax(2) == y).double().view(*y.shape[:2], -1).mean(2)
         return training_mean(right, fold)
 

@@ -241,7 +241,9 @@ def _fit_jobs(
         return _Jobs(params, score, total[:, None])
 
     # How long a split trains must not move the chance of what comes after it.
-    draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=rng)))
+    draws = torch.Generator().manual_seed(
+        int(torch.randint(2**62, (), generator=rng, device="cpu"))
+    )
     optimiser = adam(params, plan.learning_rate)
     best = {n: p.detach().clone() for n, p in params.items()}
     best_score, total = look()
@@ -311,6 +313,6 @@ def batch_of(
     """
     if size is None or size >= x.shape[1]:
         return x, y, weight
-    draw = torch.multinomial(weight, size, replacement=True, generator=rng)
+    draw = torch.multinomial(weight.cpu(), size, replacement=True, generator=rng).to(x.device)
     model = torch.arange(len(x))[:, None]
     return x[model, draw], y[model, draw], torch.full(draw.shape, 1 / size)

@@ -22,6 +22,7 @@ from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.metrics.clinical import threshold_for_sensitivity
 from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
+from dflmoe.simulation.device import device_named
 from dflmoe.simulation.faults import Fault
 from dflmoe.simulation.federation import Played, play
 from dflmoe.types import SiteId
@@ -140,9 +141,9 @@ def play_repeat(
         step(arm)
 
     classes = len(study.classes)
-    at_home = plan.own or plan.networks
+    at_home, device = plan.own or plan.networks, device_named(options.device)
     local = {name: LocalOnly(network, plan.training) for name, network in at_home.items()}
-    networks = play(local, data, rounds=1, seed=seed, purpose=ALONE.format(number))
+    networks = play(local, data, rounds=1, seed=seed, purpose=ALONE.format(number), device=device)
     alone = {}
     for name, one in data.items():
         own = networks.outcomes[name][-1]
@@ -167,6 +168,7 @@ def play_repeat(
             purpose=purpose,
             faults=faults,
             dtype=options.dtype,
+            device=device,
         )
 
     repeat.federation = played = lend("none")
@@ -196,6 +198,7 @@ def play_repeat(
             seed=seed,
             purpose=f"average/{number}",
             server=averaged,
+            device=device,
         )
         keep("fedavg", served(played))
         repeat.average_curve = {
@@ -203,7 +206,7 @@ def play_repeat(
             for name, outcomes in played.outcomes.items()
         }
     if one_network and "pooled" in arms:
-        keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, seed, number))
+        keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, number, options))
     if number == 0 and set(arms) == set(ARMS):
         culprit = study.sites[0].name
         for fault in FAULTS:
@@ -289,7 +292,11 @@ def tested(
 
 
 def _pooled(
-    data: Mapping[SiteId, SiteData], network: LocalOnly, classes: int, seed: int, number: int
+    data: Mapping[SiteId, SiteData],
+    network: LocalOnly,
+    classes: int,
+    number: int,
+    options: Options,
 ) -> dict[SiteId, Float[Tensor, "split row class"]]:
     """Return what a model of all rows together says: the bound that nobody may reach."""
     offset = torch.tensor([0, *(len(one.y) for one in data.values())]).cumsum(0)
@@ -300,7 +307,12 @@ def _pooled(
         group=torch.cat([one.group + 10**9 * k for k, one in enumerate(data.values())]),
     )
     played = play(
-        {"all": network}, {"all": together}, rounds=1, seed=seed, purpose=f"pooled/{number}"
+        {"all": network},
+        {"all": together},
+        rounds=1,
+        seed=options.seed,
+        purpose=f"pooled/{number}",
+        device=device_named(options.device),
     )
     said, _ = better(tuned_logistic(together, classes), played.outcomes["all"][-1].served, together)
     return {

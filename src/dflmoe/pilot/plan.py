@@ -21,6 +21,7 @@ from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, fits, mlp, plain, small_cnn, splits
 from dflmoe.networks.public import public_body
+from dflmoe.simulation.device import device_named
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
 
@@ -51,6 +52,7 @@ class Options:
             for some rounds and lent as a whole, beside networks that each site keeps to itself.
         dtype: How numbers travel.
         only_split: The one test fold to play; ``None`` for all.
+        device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
     """
 
     folds: int = 5
@@ -68,6 +70,7 @@ class Options:
     charter: str | None = None
     dtype: WireDtype = "fp32"
     only_split: int | None = None
+    device: str = "cpu"
 
     def checked(self) -> "Options":
         """Return the options if all make sense.
@@ -117,6 +120,7 @@ class Options:
         for fine, sentence in rules:
             if not fine:
                 raise OptionError(sentence)
+        device_named(self.device)
         return self
 
 

@@ -83,6 +83,7 @@ def simulate(
     training: Training | None = None,
     charter: tuple[nn.Module, nn.Module] | None = None,
     anchors: torch.Tensor | None = None,
+    device: str = "cpu",
 ) -> Result:
     """Play a pilot of these sites: alone, with borrowed heads, with every control and rival.
 
@@ -101,6 +102,7 @@ def simulate(
             ``nn.Identity()`` for none.
         anchors: Public inputs without labels that all sites hold, ``[anchor, ...]``: what sites
             lend of them brings heads of different networks together, and teaches.
+        device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
 
     Raises:
         OptionError: An option makes no sense, or a body, a head or the anchors do not fit.
@@ -154,7 +156,14 @@ def simulate(
             "So are the dials." if dials else WHY[exchange],
         ),
     )
-    options = Options(folds=folds, repeats=repeats, rounds=rounds, seed=seed, train_rows=train_rows)
+    options = Options(
+        folds=folds,
+        repeats=repeats,
+        rounds=rounds,
+        seed=seed,
+        train_rows=train_rows,
+        device=device,
+    )
     report = run(study, options, plan=plan)
     if report is None:
         raise KeyboardInterrupt

@@ -1,6 +1,5 @@
 """Play a federation in this process: some workers, sites in step, over the real wire format."""
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,11 @@ from typing import TypeVar
 
 import torch
 
-from dflmoe.core.algorithm import SERVER, Algorithm, Outcome, Server, finished, steps_of
+from dflmoe.core.algorithm import SERVER, Algorithm, Outcome, Server, Steps, finished, steps_of
 from dflmoe.core.site import LEADING, Lent, SiteData, SiteState
 from dflmoe.errors import HeadError, TrainingError
 from dflmoe.simulation.cores import available_cores
+from dflmoe.simulation.device import CPU, moved
 from dflmoe.simulation.faults import FAIR, Fault, Weather, lied, misled, tampered
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.payload import ENVELOPE_BYTES, HeadSpec, WireDtype, decode, digest, encode
@@ -175,6 +175,7 @@ def play(
     hears: Mapping[SiteId, Sequence[SiteId]] | None = None,
     dtype: WireDtype = "fp32",
     workers: int | None = None,
+    device: torch.device = CPU,
 ) -> Played:
     """Play ``rounds`` rounds of a federation and return every outcome.
 
@@ -191,14 +192,17 @@ def play(
         dtype: How numbers travel between sites.
         workers: Threads that compute, each on one core; as many as there are cores if not given.
             They change no number.
+        device: Where sites compute; what comes of it is on the CPU.
 
     Raises:
         TrainingError: A loss is not finite.
     """
     exchange = InStep(list(algorithms), server, faults, weather, hears=hears, dtype=dtype)
     # Workers must not share modules: a functional call swaps a module's parameters for a moment.
-    algorithms = {site: copy.deepcopy(algorithm) for site, algorithm in algorithms.items()}
-    data = {site: misled(one, (faults or {}).get(site)) for site, one in data.items()}
+    algorithms = {site: moved(algorithm, device) for site, algorithm in algorithms.items()}
+    data = {
+        site: moved(misled(one, (faults or {}).get(site)), device) for site, one in data.items()
+    }
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in algorithms}
     seconds = dict.fromkeys(algorithms, 0.0)
     chance = partial(generator, seed, purpose)
@@ -215,8 +219,17 @@ def play(
         finally:
             seconds[site] += thread_time() - began
 
+    def half(steps: Steps) -> Lent:
+        return moved(next(steps), CPU)
+
+    def whole(steps: Steps, heard: list[Lent]) -> tuple[SiteState, Outcome]:
+        state, outcome = finished(steps, moved(heard, device))
+        return state, moved(outcome, CPU)
+
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(workers or len(available_cores())) as pool:
+    with ThreadPoolExecutor(
+        workers or len(available_cores()), initializer=torch.set_default_device, initargs=(device,)
+    ) as pool:
 
         def each(do: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId, T]:
             """Do what every site has to do; the first that fails fails all."""
@@ -239,8 +252,8 @@ def play(
                 site: steps_of(algorithm, states[site], data[site], chance(site, number))
                 for site, algorithm in algorithms.items()
             }
-            heard = exchange.swap(each({site: partial(next, one) for site, one in steps.items()}))
-            done = each({s: partial(finished, one, heard[s]) for s, one in steps.items()})
+            heard = exchange.swap(each({site: partial(half, one) for site, one in steps.items()}))
+            done = each({s: partial(whole, one, heard[s]) for s, one in steps.items()})
             for site, (state, outcome) in done.items():
                 states[site] = state
                 outcomes[site].append(outcome)
@@ -253,5 +266,5 @@ def play(
         exchange.sent_bytes,
         exchange.refused,
         exchange.lent,
-        states,
+        moved(states, CPU),
     )

@@ -1,0 +1,75 @@
+"""Where sites compute: the one place that knows of devices.
+
+What a function of ``core`` makes is made on the default device of its thread, and all chance is
+drawn on the CPU, so that a seed draws the same wherever a site computes.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dflmoe.errors import OptionError
+
+CPU = torch.device("cpu")
+AUTO = "auto"
+
+T = TypeVar("T")
+
+
+def device_named(name: str) -> torch.device:
+    """Return a device that is there, and computes with all digits of fp32.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; or ``auto`` for the first GPU, if there is
+            one.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.linalg.inv(torch.eye(1, device=device))  # loaded once, which two threads may not
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(
+            f"device {name!r} is not there for this build of PyTorch; choose auto or cpu"
+        ) from error
+    return device
+
+
+def moved(thing: T, device: torch.device) -> T:
+    """Return the same with all of its tensors and modules on a device.
+
+    Modules are copied, and so is what holds one; the rest is the very same where it is there
+    already.
+
+    Args:
+        thing: A tensor, a module, or a mapping, list or data class of such.
+        device: Where to.
+    """
+    found: Any = thing
+    if isinstance(thing, Tensor):
+        found = thing.to(device)
+    elif isinstance(thing, nn.Module):
+        found = copy.deepcopy(thing).to(device)
+    elif isinstance(thing, list):
+        ones = [moved(one, device) for one in thing]
+        found = ones if any(a is not b for a, b in zip(ones, thing, strict=True)) else thing
+    elif isinstance(thing, Mapping):
+        there = {key: moved(value, device) for key, value in thing.items()}
+        found = there if _differ(there, thing) else thing
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        held = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init}
+        there = {name: moved(value, device) for name, value in held.items()}
+        found = replace(thing, **there) if _differ(there, held) else thing
+    return found  # type: ignore[no-any-return]
+
+
+def _differ(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return any(value is not other[key] for key, value in one.items())
