@@ -1,0 +1,110 @@
+"""How time and memory grow with the number of sites: ``python benchmarks/scale.py``.
+
+Every site has a head of 9,610 parameters (64-128-10), hears eight peers and keeps the four of most
+use. Each number of sites is played in a process of its own; time per site should stay as it is.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.dials import Dials
+from dflmoe.core.site import CrossFit, Network, SiteData
+from dflmoe.core.training import Training
+from dflmoe.simulation.federation import play
+
+ROWS, FEATURES, CLASSES, HEARS, KEEPS = 24, 64, 10, 8, 4
+
+
+def site_data(seed: int) -> SiteData:
+    """Return a site's rows, of which the last quarter is tested."""
+    rng = np.random.default_rng(seed)
+    y = torch.from_numpy(np.arange(ROWS) % CLASSES)
+    x = torch.from_numpy(rng.normal(size=(1, ROWS, FEATURES)).astype(np.float32))
+    x[0, :, :CLASSES] += nn.functional.one_hot(y, CLASSES)
+    fold = torch.arange(ROWS) % 2
+    fold[-ROWS // 4 :] = -1
+    return SiteData(x, y, CrossFit(fold[None]), torch.arange(ROWS))
+
+
+def measured(sites: int, rounds: int) -> dict[str, float]:
+    """Return what playing so many sites takes in this process."""
+    names = [f"site-{k}" for k in range(sites)]
+    head = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+    network = Network(nn.Identity(), head, FEATURES, CLASSES, common=True)
+    steps = Training(weight_decays=(0.1,), learning_rate=0.01, max_steps=10)
+    dials = Dials(align="shared", experts=KEEPS, mixture_steps=10)
+    rng = random.Random(0)  # noqa: S311 - no secret
+    hears = {name: rng.sample([n for n in names if n != name], HEARS) for name in names}
+    data = {name: site_data(k) for k, name in enumerate(names)}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    play(
+        {name: DFLMoE(network, dials, steps) for name in names},
+        data,
+        rounds=rounds,
+        seed=0,
+        purpose="scale",
+        hears=hears,
+    )
+    took = (time.perf_counter() - began) / rounds
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "sites": sites,
+        "round_s": took,
+        "ms_a_site": 1000 * took / sites,
+        "peak_mib": peak / 1024,
+        "kib_a_site": (peak - before) / sites,
+    }
+
+
+def main() -> None:
+    """Measure each number of sites, and print them beside each other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sites", type=int, nargs="+", default=[30, 100, 300, 1000])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        sys.stdout.write(json.dumps(measured(chosen.sites[0], chosen.rounds)))
+        return
+    found = []
+    for sites in chosen.sites:
+        command = [sys.executable, __file__, "--one", "--rounds", str(chosen.rounds)]
+        ran = subprocess.run(  # noqa: S603 - this very file
+            [*command, "--sites", str(sites)], check=True, capture_output=True, text=True
+        )
+        found.append(json.loads(ran.stdout))
+    if chosen.json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return
+    table = Table(title=f"Rounds of sites that hear {HEARS} peers each", title_justify="left")
+    for column in ("sites", "s a round", "ms a site", "x of the first", "peak MiB", "KiB a site"):
+        table.add_column(column, justify="right")
+    for one in found:
+        ratio = one["ms_a_site"] / found[0]["ms_a_site"]
+        table.add_row(
+            f"{one['sites']:.0f}",
+            f"{one['round_s']:.2f}",
+            f"{one['ms_a_site']:.1f}",
+            f"{ratio:.2f}",
+            f"{one['peak_mib']:.0f}",
+            f"{one['kib_a_site']:.0f}",
+        )
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()
