@@ -5,6 +5,7 @@
 # make test-faults  faults at every moment, where make test takes a sample
 # make test-e2e     the commands as users run them, from keys to predictions
 # make test-all     all three: everything that CI checks
+# make test-gpu     on a machine that has one: a GPU computes what a CPU does
 # make night   half an hour of faults drawn by chance, for five nodes
 # make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/crosscheck.md)
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench test test-faults test-e2e test-all night fuzz check fluke clean
+.PHONY: pilot demo bench test test-faults test-e2e test-all test-gpu night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -48,6 +49,9 @@ test-e2e: .venv/.test
 	$(BIN)/pytest tests/e2e --numprocesses 2 --dist worksteal $(UNCHECKED)
 
 test-all: test test-faults test-e2e
+
+test-gpu: .venv/.test
+	$(BIN)/pytest tests/gpu $(UNCHECKED)
 
 night: .venv/.test
 	$(BIN)/python -m tests.soak --minutes 30
