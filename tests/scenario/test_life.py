@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.security import CHARTER
 
 from dflmoe.core.algorithm import Outcome
 from dflmoe.demo.founding import free_address
-from dflmoe.errors import ExchangeError, RunningError, SettingsError, StoreError
+from dflmoe.errors import ExchangeError, OutputError, RunningError, SettingsError, StoreError
 from dflmoe.node.baseline import Baseline, baseline
 from dflmoe.node.exchange import FolderExchange, MemoryExchange, Several, Synced
 from dflmoe.node.life import LOCK, Life, alone_in, running, stop
@@ -117,6 +118,18 @@ def test_a_second_node_is_kept_out_of_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists()  # a lock that is left behind holds nobody out
     with alone_in(tmp_path):
         pass
+
+
+def test_a_folder_on_a_full_disk_is_refused_and_held_by_nobody(tmp_path: Path) -> None:
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (0, hard))  # no file may grow
+    try:
+        with pytest.raises(OutputError, match="free the disk"), alone_in(tmp_path):
+            pass
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
+    with alone_in(tmp_path):
+        assert running(tmp_path) == os.getpid()
 
 
 HOLDS = """

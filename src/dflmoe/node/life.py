@@ -57,18 +57,32 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises:
         RunningError: One runs there already.
+        OutputError: The folder cannot be written.
     """
-    with (folder / LOCK).open("a+") as lock:
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise RunningError(
+            f"a node runs in {folder} already; stop it with: dflmoe node stop"
+        ) from error
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
         except OSError as error:
-            raise RunningError(
-                f"a node runs in {folder} already; stop it with: dflmoe node stop"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise _unwritable(folder, error) from error
         yield
+    finally:
+        os.close(lock)
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder} cannot be written: {error.strerror}; free the disk")
 
 
 def running(folder: Path) -> int | None:
@@ -138,9 +152,7 @@ class Life:
         Raises:
             SecurityError: Keys or roster are missing or cannot be used.
             StoreError: The store cannot be opened.
-            OutputError: There is no room for temporary files.
         """
-        _has_room()
         self.home, self.settings = home, settings
         self.replica = Replica(home, Store(home.folder / STORE, sweeps=True))
         self.network = Network(self.replica, settings.bind)
@@ -195,12 +207,14 @@ class Life:
             SettingsError: The settings name no rows.
             DataError: The rows cannot be used.
             StoreError: The last state cannot be read, or a round before ``until`` not stored.
+            OutputError: There is no room for a temporary file.
             FloatingPointError: A loss is not finite.
         """
         if self.settings.data is None:
             raise SettingsError("the settings have no section [data], so there is nothing to learn")
         charter, seed = self.replica.roster.charter, self.settings.seed
         self.doing = "training alone"
+        _has_room()
         had = baseline(charter, self.settings.data, self.replica.name, seed=seed)
         self.doing = "meeting peers"
         self._meet()
