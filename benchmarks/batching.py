@@ -61,7 +61,7 @@ def stepped(net: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tens
     optimiser.step()
 
 
-def epoch(net: nn.Module, x: Tensor, y: Tensor) -> None:
+def epoch(net: nn.Module, x: Tensor | list[Tensor], y: Tensor) -> None:
     """Let a site learn for an epoch."""
     optimiser = torch.optim.SGD(net.parameters(), RATE)
     for k in range(STEPS):
@@ -86,9 +86,7 @@ def channels_last(work: Workload) -> Round:
 
     def play() -> None:
         for site, net in enumerate(nets):
-            optimiser = torch.optim.SGD(net.parameters(), RATE)
-            for k in range(STEPS):
-                stepped(net, optimiser, x[site][k], work.y[site, k])
+            epoch(net, x[site], work.y[site])
 
     return play
 
@@ -155,16 +153,16 @@ def grouped_step(net: Grouped, optimiser: torch.optim.Optimizer, x: Tensor, y: T
     optimiser.step()
 
 
+def grouped_epoch(net: Grouped, work: Workload) -> None:
+    """Let all sites learn for an epoch."""
+    optimiser = torch.optim.SGD(net.parameters(), RATE)
+    for k in range(STEPS):
+        grouped_step(net, optimiser, work.x[:, k], work.y[:, k])
+
+
 def grouped(work: Workload) -> Round:
     """All sites at once, as one network of groups."""
-    net = Grouped(work.fresh()).to(work.device)
-    optimiser = torch.optim.SGD(net.parameters(), RATE)
-
-    def play() -> None:
-        for k in range(STEPS):
-            grouped_step(net, optimiser, work.x[:, k], work.y[:, k])
-
-    return play
+    return partial(grouped_epoch, Grouped(work.fresh()).to(work.device), work)
 
 
 def bodies_plain_heads_stacked(work: Workload) -> Round:
@@ -250,9 +248,7 @@ GRAPHS = {"plain loop, graph": plain_graph, "grouped, graph": grouped_graph}
 def gap(work: Workload) -> float:
     """Return the largest difference of a weight after an epoch, site after site or all at once."""
     nets, whole = work.fresh(), Grouped(work.fresh()).to(work.device)
-    optimiser = torch.optim.SGD(whole.parameters(), RATE)
-    for k in range(STEPS):
-        grouped_step(whole, optimiser, work.x[:, k], work.y[:, k])
+    grouped_epoch(whole, work)
     for site, net in enumerate(nets):
         epoch(net, work.x[site], work.y[site])
     return max(

@@ -157,6 +157,20 @@ class Proxy:
             writer.write(piece)
 
 
+# --- a disk that is full ---
+
+
+@contextmanager
+def full_disk(size: int = 0) -> Iterator[None]:
+    """Let no file of this process grow beyond a size for a while: what a full disk is to it."""
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
+
+
 # --- something happens at a chosen moment ---
 
 Blow = Literal["killed", "disk full", "disk read-only"]

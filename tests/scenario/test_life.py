@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests.faults import full_disk
 from tests.hospitals import Country
 from tests.made import made_rows
 from tests.security import CHARTER
@@ -121,13 +121,8 @@ def test_a_second_node_is_kept_out_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_on_a_full_disk_is_refused_and_held_by_nobody(tmp_path: Path) -> None:
-    soft, hard = getrlimit(RLIMIT_FSIZE)
-    setrlimit(RLIMIT_FSIZE, (0, hard))  # no file may grow
-    try:
-        with pytest.raises(OutputError, match="free the disk"), alone_in(tmp_path):
-            pass
-    finally:
-        setrlimit(RLIMIT_FSIZE, (soft, hard))
+    with full_disk(), pytest.raises(OutputError, match="free the disk"), alone_in(tmp_path):
+        pass
     with alone_in(tmp_path):
         assert running(tmp_path) == os.getpid()
 

@@ -1,9 +1,9 @@
 """A file is replaced whole or not at all."""
 
 from pathlib import Path
-from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
+from tests.faults import full_disk
 
 from dflmoe.errors import OutputError
 from dflmoe.files import replace_file
@@ -21,13 +21,8 @@ def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> No
 def test_a_disk_that_is_full_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     replace_file(path, "old")
-    soft, hard = getrlimit(RLIMIT_FSIZE)
-    setrlimit(RLIMIT_FSIZE, (1000, hard))  # no file may grow beyond this: a full disk
-    try:
-        with pytest.raises(OutputError, match="cannot be written"):
-            replace_file(path, "new " * 1000)
-    finally:
-        setrlimit(RLIMIT_FSIZE, (soft, hard))
+    with full_disk(1000), pytest.raises(OutputError, match="cannot be written"):
+        replace_file(path, "new " * 1000)
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
     replace_file(path, "new " * 1000)

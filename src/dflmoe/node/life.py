@@ -60,25 +60,22 @@ def alone_in(folder: Path) -> Iterator[None]:
         OutputError: The folder cannot be written.
     """
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = (folder / LOCK).open("ab+", buffering=0)  # what fails to be written fails here
     except OSError as error:
         raise _unwritable(folder, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise RunningError(
-            f"a node runs in {folder} already; stop it with: dflmoe node stop"
-        ) from error
-    try:
+    with lock:
         try:
-            os.truncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunningError(
+                f"a node runs in {folder} already; stop it with: dflmoe node stop"
+            ) from error
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
         except OSError as error:
             raise _unwritable(folder, error) from error
         yield
-    finally:
-        os.close(lock)
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:

@@ -485,10 +485,12 @@ class Store:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
         except sqlite3.Error as error:
-            raise StoreError(
-                f"the store in {self.folder} cannot be written: {error}; "
-                f"what it held is still there"
-            ) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: BaseException) -> StoreError:
+        return StoreError(
+            f"the store in {self.folder} cannot be written: {error}; what it held is still there"
+        )
 
     def _append(self, kind: Kind, facts: Facts, now: datetime) -> Entry:
         """Append to the log, within a transaction."""
@@ -506,10 +508,7 @@ class Store:
             try:
                 replace_file(self._path(blob), payload)
             except OutputError as error:
-                raise StoreError(
-                    f"the store in {self.folder} cannot be written: {error.__cause__ or error}; "
-                    f"what it held is still there"
-                ) from error
+                raise self._unwritten(error.__cause__ or error) from error
 
     def _path(self, blob: str) -> Path:
         return self.folder / BLOBS / blob
@@ -519,8 +518,7 @@ class Store:
         return {
             blob
             for (blob,) in self._rows(
-                "SELECT blob FROM head UNION SELECT blob FROM "
-                "(SELECT blob FROM round ORDER BY number DESC LIMIT 1)"
+                f"SELECT blob FROM head UNION SELECT blob FROM ({NEWEST_STATE})"  # noqa: S608
             )
         }
 

@@ -206,7 +206,17 @@ def play_repeat(
             for name, outcomes in played.outcomes.items()
         }
     if one_network and "pooled" in arms:
-        keep("pooled", _pooled(data, LocalOnly(network, plan.training), classes, number, options))
+        keep(
+            "pooled",
+            _pooled(
+                data,
+                LocalOnly(network, plan.training),
+                classes,
+                seed=seed,
+                number=number,
+                device=device,
+            ),
+        )
     if number == 0 and set(arms) == set(ARMS):
         culprit = study.sites[0].name
         for fault in FAULTS:
@@ -295,8 +305,10 @@ def _pooled(
     data: Mapping[SiteId, SiteData],
     network: LocalOnly,
     classes: int,
+    *,
+    seed: int,
     number: int,
-    options: Options,
+    device: torch.device,
 ) -> dict[SiteId, Float[Tensor, "split row class"]]:
     """Return what a model of all rows together says: the bound that nobody may reach."""
     offset = torch.tensor([0, *(len(one.y) for one in data.values())]).cumsum(0)
@@ -310,9 +322,9 @@ def _pooled(
         {"all": network},
         {"all": together},
         rounds=1,
-        seed=options.seed,
+        seed=seed,
         purpose=f"pooled/{number}",
-        device=device_named(options.device),
+        device=device,
     )
     said, _ = better(tuned_logistic(together, classes), played.outcomes["all"][-1].served, together)
     return {

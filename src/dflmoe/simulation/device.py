@@ -36,7 +36,7 @@ def device_named(name: str) -> torch.device:
         device = torch.device(name)
         torch.backends.cudnn.allow_tf32 = False
         torch.linalg.inv(torch.eye(1, device=device))  # loaded once, which two threads may not
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise OptionError(
             f"device {name!r} is not there for this build of PyTorch; choose auto or cpu"
         ) from error
