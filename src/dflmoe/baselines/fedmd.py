@@ -1,8 +1,7 @@
 """FedMD: sites exchange predictions on public rows, and each learns from their mean.
 
-Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019, algorithm 1: train
-alone; then in each round send scores on public rows, digest their mean (L1), revisit own rows. The
-paper's public rows have labels, which a first training uses; ours have none.
+Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019, algorithm 1, but
+for the first training on public labels: ours have none.
 """
 
 from collections.abc import Sequence
@@ -28,9 +27,9 @@ class FedMD:
     @property
     def _home(self) -> Averaging:
         """Local steps and the best round so far, without any averaging."""
-        steps, rounds = self.budget.steps, self.budget.rounds
-        steps = replace(steps, weight_decays=steps.weight_decays[-1:])
-        return Averaging(self.network, steps, together=False, gossip=True, rounds=rounds)
+        budget = self.budget
+        steps = replace(budget.steps, weight_decays=budget.steps.weight_decays[-1:])
+        return Averaging(self.network, steps, together=False, gossip=True, rounds=budget.rounds)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
@@ -42,9 +41,9 @@ class FedMD:
     ) -> tuple[SiteState, Lent]:
         """Train alone at first; revisit own rows; lend scores on public rows."""
         if state.round == 0:
-            model, training = state.params["model"], self.budget.training
-            alone = cross_fit(self._home.logits, model, data, training, rng).params
-            state = replace(state, params={**state.params, "model": alone})
+            own = state.params["model"]
+            own = cross_fit(self._home.logits, own, data, self.budget.training, rng).params
+            state = replace(state, params={**state.params, "model": own})
         state, lent = self._home.prepare(state, data, rng)
         scores = self._scores(state.params["trained"], data, slice(None))
         return state, replace(lent, kind="predictions", tensors={"scores": scores})
