@@ -6,7 +6,6 @@ use. Each number of sites is played in a process of its own; time per site shoul
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.core.training import Training
 from dflmoe.simulation.federation import play
 
-ROWS, FEATURES, CLASSES, HEARS, KEEPS = 24, 64, 10, 8, 4
+ROWS, FEATURES, CLASSES, HEARS = 24, 64, 10, 8
 
 
 def site_data(seed: int) -> SiteData:
@@ -44,9 +43,7 @@ def measured(sites: int, rounds: int) -> dict[str, float]:
     head = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, CLASSES))
     network = Network(nn.Identity(), head, FEATURES, CLASSES, common=True)
     steps = Training(weight_decays=(0.1,), learning_rate=0.01, max_steps=10)
-    dials = Dials(align="shared", experts=KEEPS, mixture_steps=10)
-    rng = random.Random(0)  # noqa: S311 - no secret
-    hears = {name: rng.sample([n for n in names if n != name], HEARS) for name in names}
+    dials = Dials(align="shared", mixture_steps=10, max_age=0)
     data = {name: site_data(k) for k, name in enumerate(names)}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
@@ -56,7 +53,8 @@ def measured(sites: int, rounds: int) -> dict[str, float]:
         rounds=rounds,
         seed=0,
         purpose="scale",
-        hears=hears,
+        hears=HEARS,
+        history=False,
     )
     took = (time.perf_counter() - began) / rounds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,6 +17,7 @@ from dflmoe.core.training import Training
 from dflmoe.networks import mlp, plain
 from dflmoe.simulation.device import device_named
 from dflmoe.simulation.federation import Played, play
+from dflmoe.simulation.machine import Machine
 
 NAMES = ("ann", "bob", "cyd")
 STEPS = Training(
@@ -51,7 +52,7 @@ def both(method: Algorithm, data: dict[str, SiteData], *, server: bool) -> tuple
     one, other = (
         play(
             dict.fromkeys(NAMES, method), data, rounds=1, seed=0, purpose="t",
-            server=FEDAVG.server if server else None, device=device_named(name),
+            server=FEDAVG.server if server else None, machine=Machine(device_named(name)),
         )
         for name in ("cpu", "cuda")
     )  # fmt: skip

@@ -18,9 +18,9 @@ from dflmoe.errors import ExchangeError, StoreError
 from dflmoe.networks import plain
 from dflmoe.node.exchange import Exchange, MemoryExchange, Synced
 from dflmoe.node.node import PURPOSE, Node, RoundSummary
-from dflmoe.node.state import state_bytes, state_of
 from dflmoe.simulation.federation import play
 from dflmoe.types import Params, SiteId, generator
+from dflmoe.wire.state import state_bytes, state_of
 
 QUICK = Training(weight_decays=(0.1, 0.01), learning_rate=0.02, max_steps=40)
 SITES = ("ann", "bob", "cleo")

@@ -34,7 +34,8 @@ from dflmoe.simulation.faults import (
     lied,
     misled,
 )
-from dflmoe.simulation.federation import InStep, Played, play
+from dflmoe.simulation.federation import Played, play
+from dflmoe.simulation.in_step import InStep
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import ENVELOPE_BYTES, encode
 
@@ -238,9 +239,11 @@ def test_over_a_slow_link_what_was_sent_comes_a_round_later(fault: LinkFault) ->
     exchange = InStep(["ann", "bob"], weather=Weather(spells=[Spell("bob", fault, 2, 3)]))
     for number, comes in zip(range(1, 6), (1, 1, 2, 4, 5), strict=True):
         said = {"number": torch.ones(1, 1)}
-        lents = {site: Lent(site, number, "head", 1, said) for site in ("ann", "bob")}
-        for (heard,) in exchange.swap(lents).values():
-            assert heard.round == comes
+        exchange.begin()
+        for site in ("ann", "bob"):
+            exchange.send(site, Lent(site, number, "head", 1, said), 1)
+        for site, peer in (("ann", "bob"), ("bob", "ann")):
+            assert [heard.round for heard in exchange.heard(site, [peer], number)] == [comes]
 
 
 def test_a_link_that_loses_loses_half_of_its_site_s_messages_only() -> None:

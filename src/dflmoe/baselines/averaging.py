@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dflmoe.core.algorithm import SERVER, Outcome, alone_outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import initial, mean_of, part_of, stacked_call
+from dflmoe.core.stacking import BodyAndHead, initial, mean_of
+from dflmoe.core.together import Parts
 from dflmoe.core.training import (
     Training,
     adam,
@@ -149,9 +150,9 @@ class Averaging:
         row, weight = packed(self._every(data.learnt))
         split = self._split(data)
         moving = leaves({name: model[name] for name in names})
-        optimiser = adam(moving, self.training.learning_rate)
+        optimiser, parts = adam(moving, self.training.learning_rate), Parts([len(row)], [rng])
         for _ in range(steps):
-            pick, _, share = batch_of(row, row, weight, self.training.batch, rng)
+            pick, _, share = batch_of(row, row, weight, self.training.batch, parts)
             logits = self.logits({**model, **moving}, data.x[split, pick])
             losses = data.task.losses(logits, data.y[pick])
             step(optimiser, moving, (losses * share).sum() + decay(moving, None, strength))
@@ -200,12 +201,10 @@ class Averaging:
             losses = (data.task.losses(logits, data.y[row]) * weight).sum(1) * judged.sum(1)
         return losses.view(self._grid(data)).sum(2)
 
-    def logits(
-        self, model: Params, x: Float[Tensor, "model row ..."]
-    ) -> Float[Tensor, "model row class ..."]:
-        """Return what every model puts out."""
-        features = stacked_call(self.network.body, part_of(model, "body"), x)
-        return stacked_call(self.network.head, part_of(model, "head"), features)
+    @property
+    def logits(self) -> BodyAndHead:
+        """What every model puts out."""
+        return BodyAndHead(self.network.body, self.network.head)
 
 
 def averaged(lents: Sequence[Lent]) -> Lent:

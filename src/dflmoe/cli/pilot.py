@@ -97,6 +97,12 @@ def pilot(
     device: Annotated[
         str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
     ] = "cpu",
+    executor: Annotated[
+        str, typer.Option(help="Who trains them: threads of this process, or ray.")
+    ] = "threads",
+    workers: Annotated[
+        int | None, typer.Option(help="How many of them; as many as cores if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/pilot"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
@@ -124,6 +130,8 @@ def pilot(
         charter=charter,
         dtype=dtype_of(dtype),
         device=device,
+        executor=executor,
+        workers=workers,
     ).checked()
     if (value_per_decision is None) != (decisions_per_year is None):
         raise OptionError("--value-per-decision and --decisions-per-year go together; give both")

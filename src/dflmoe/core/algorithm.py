@@ -1,6 +1,6 @@
 """A round of federated learning without a server, the same in the simulator and in a hospital."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -54,10 +54,6 @@ class Outcome:
     mixture_loss: Float[Tensor, " split"]
     curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
     worth: dict[SiteId, Float[Tensor, " split"]] = field(default_factory=dict)
-
-
-Steps = Generator[Lent, Sequence[Lent], tuple[SiteState, Outcome]]
-"""A round that stops where the site lends, and goes on with what it is given."""
 
 
 def alone_outcome(
@@ -123,25 +119,8 @@ def run_round(
 ) -> tuple[SiteState, Outcome]:
     """Play one round of one site: train, lend, borrow, mix.
 
-    A hospital's node calls this; the simulator, where many sites stop at the exchange until all
-    have come to it, plays the very same ``steps_of``.
+    A hospital's node calls this. The simulator plays the same two halves, and between them has all
+    sites meet.
     """
-    steps = steps_of(algorithm, state, data, rng)
-    return finished(steps, exchange(next(steps)))
-
-
-def steps_of(algorithm: Algorithm, state: SiteState, data: SiteData, rng: torch.Generator) -> Steps:
-    """Play one round of one site, and wait where it lends."""
     state, lent = algorithm.prepare(state, data, rng)
-    inbox = yield lent
-    return algorithm.absorb(state, inbox, data, rng)
-
-
-def finished(steps: Steps, inbox: Sequence[Lent]) -> tuple[SiteState, Outcome]:
-    """Let a round that waits go on with what arrived, to its end."""
-    try:
-        steps.send(inbox)
-    except StopIteration as end:
-        done: tuple[SiteState, Outcome] = end.value
-        return done
-    raise RuntimeError("a round lends once")  # pragma: no cover - steps_of yields once
+    return algorithm.absorb(state, exchange(lent), data, rng)

@@ -6,11 +6,14 @@ makes of it. (Saerens et al., Adjusting the Outputs of a Classifier to New a Pri
 Neural Computation 2002; here the shift is fitted to labels instead of by expectation maximisation.)
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dflmoe.core.together import Parts, together
 from dflmoe.core.training import adam, leaves, step
 from dflmoe.types import Params
 
@@ -52,14 +55,26 @@ def fit_shift(
         weight: Weight of each row; sums to one over the rows that a model learns from.
         steps: Optimiser steps.
     """
-    models, rows, experts, classes = log_probs.shape
-    params = leaves(unshifted(models, experts, classes))
-    count = (weight > 0).sum(1)
-    optimiser = adam(params, 0.1)
-    target = y[None, :, None].expand(models, rows, experts)
-    for _ in range(steps):
-        said = shifted(params, log_probs).flatten(0, 2)
-        loss = F.nll_loss(said, target.flatten(), reduction="none").view(target.shape)
-        fit = (loss * weight[..., None]).sum()
-        step(optimiser, params, fit + (shift_pull(params) / count).sum())
-    return {name: p.detach() for name, p in params.items()}
+    target = y[None, :, None].expand(log_probs.shape[:3])
+    given = {"log_probs": log_probs, "target": target, "weight": weight}
+    return {"shift": together(_Shifting(steps), given)["shift"][:, : log_probs.shape[2]]}
+
+
+@dataclass(frozen=True)
+class _Shifting:
+    """Fit shifts (``Stackable``)."""
+
+    steps: int
+
+    def __call__(self, given: Params, parts: Parts) -> Params:  # noqa: ARG002 - draws nothing
+        """See ``Stackable``."""
+        log_probs, target, weight = given["log_probs"], given["target"], given["weight"]
+        params = leaves(unshifted(len(log_probs), *log_probs.shape[2:]))
+        count = (weight > 0).sum(1)
+        optimiser = adam(params, 0.1)
+        for _ in range(self.steps):
+            said = shifted(params, log_probs).flatten(0, 2)
+            loss = F.nll_loss(said, target.flatten(), reduction="none").view(target.shape)
+            fit = (loss * weight[..., None]).sum()
+            step(optimiser, params, fit + (shift_pull(params) / count).sum())
+        return {name: p.detach() for name, p in params.items()}

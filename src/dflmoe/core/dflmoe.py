@@ -20,7 +20,7 @@ from dflmoe.core.distil import is_distribution, with_opinion
 from dflmoe.core.guard import what_serves
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import initial, mean_of, part_of, stacked_call
+from dflmoe.core.stacking import BodyAndHead, Stack, initial, mean_of, part_of, stacked_call
 from dflmoe.core.task import over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.core.transform import transformed
@@ -277,7 +277,8 @@ class DFLMoE:
             body, head = start["body"], fitted.params
         else:
             whole = {f"{part}/{n}": p for part in ("body", "head") for n, p in start[part].items()}
-            fitted = cross_fit(self._whole, whole, data, plan, rng)
+            network = BodyAndHead(self.network.body, self.network.head)
+            fitted = cross_fit(network, whole, data, plan, rng)
             body, head = part_of(fitted.params, "body"), part_of(fitted.params, "head")
         record = {"weight_decay": fitted.weight_decay, "curve": fitted.curve}
         return {"body": body, "head": head, "training": record}
@@ -297,7 +298,7 @@ class DFLMoE:
         linear = isinstance(self.network.head, nn.Linear) and data.y.dim() == 1
         solved = linear and plan.early_stopping  # a few steps of a round lead to no optimum
         return cross_fit(
-            lambda params, x: stacked_call(self.network.head, params, x),
+            Stack(self.network.head),
             head,
             replace(data, x=features),
             replace(plan, weight_decays=WIDE_GRID) if solved else plan,
@@ -305,13 +306,6 @@ class DFLMoE:
             towards=towards,
             linear=solved,
         )
-
-    def _whole(
-        self, params: Params, x: Float[Tensor, "model row ..."]
-    ) -> Float[Tensor, "model row class ..."]:
-        """Return the logits of body and head, whose parameters carry their part in their name."""
-        features = stacked_call(self.network.body, part_of(params, "body"), x)
-        return stacked_call(self.network.head, part_of(params, "head"), features)
 
     def _features(self, body: Params, data: SiteData) -> Float[Tensor, "model row feature ..."]:
         """Return the features of all rows for every fit; computed once if all fits agree."""

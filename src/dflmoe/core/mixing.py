@@ -18,6 +18,7 @@ from dflmoe.core.selection import selected
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
+from dflmoe.core.together import Parts, together
 from dflmoe.core.training import adam, batch_of, leaves, step
 from dflmoe.core.transform import identity_maps, transformed
 from dflmoe.types import Params, SiteId
@@ -91,21 +92,21 @@ class Mixed:
 class _View:
     """Some rows as a mixture sees them."""
 
-    x: Float[Tensor, "model row ..."]
     features: Float[Tensor, "model row feature ..."]
     own: Float[Tensor, "model row class ..."]
     tokens: Float[Tensor, "model row expert class ..."]
     said: Sequence[Float[Tensor, "model row class ..."]]
+    x: Float[Tensor, "model row ..."] | None = None
 
     def at(self, pick: Int[Tensor, "model pick"]) -> "_View":
         """Return some of the rows."""
         model = torch.arange(len(pick))[:, None]
         return _View(
-            self.x[model, pick],
             self.features[model, pick],
             self.own[model, pick],
             self.tokens[model, pick],
             [one[model, pick] for one in self.said],
+            None if self.x is None else self.x[model, pick],
         )
 
 
@@ -144,6 +145,37 @@ class _Mixer:
         """Whether the body moves while the mixture is fitted."""
         return self.dials.move_body and not self.network.common
 
+    @property
+    def listens(self) -> bool:
+        """Whether what the experts say changes while the mixture is fitted."""
+        return self.moves or self.dials.align == "paper"
+
+    @property
+    def slots(self) -> dict[SiteId, str]:
+        """A name for each peer that it has with all sites: its place among the sorted."""
+        return {name: f"{k:06}" for k, name in enumerate(sorted(self.invited.heads))}
+
+    @property
+    def fitting(self) -> "_Fitting":
+        """What fits it."""
+        slots = self.slots
+        widths = tuple((slots[n], width) for n, width in sorted(self.invited.widths.items()))
+        return _Fitting(self.network, self.dials, self.task, tuple(self.invited.said), widths)
+
+    def given(self, params: Params, view: _View) -> Params:
+        """Return the tensors that ``fitting`` starts from."""
+        slots, found = self.slots, {"available": self.available, "prior": self.prior}
+        found |= {f"params/{_renamed(name, slots)}": p for name, p in params.items()}
+        found |= {"features": view.features, "own": view.own, "tokens": view.tokens}
+        if not self.listens:
+            return found
+        found |= {f"own_head/{name}": p for name, p in self.invited.own.items()}
+        for part, named in (("heads", self.invited.heads), ("maps", self.invited.maps)):
+            for peer, of in named.items():
+                found |= {f"{part}/{slots[peer]}/{name}": p for name, p in of.items()}
+        found |= {f"said/{k}": said for k, said in enumerate(view.said)}
+        return found | ({} if view.x is None else {"x": view.x})
+
     def tokens(
         self, params: Params, features: Tensor, own: Tensor, others: Sequence[Tensor]
     ) -> Float[Tensor, "model row expert class ..."]:
@@ -162,10 +194,10 @@ class _Mixer:
     def __call__(self, params: Params, view: _View) -> tuple[Tensor, Tensor]:
         """Return log probabilities and log weights for the rows of a view."""
         features, own, tokens = view.features, view.own, view.tokens
-        if self.moves:
+        if view.x is not None:
             features = stacked_call(self.network.body, part_of(params, "body"), view.x)
             own = stacked_call(self.network.head, self.invited.own, features)
-        if self.moves or self.dials.align == "paper":
+        if self.listens:
             tokens = self.tokens(params, features, own, view.said)
         scores = gate_scores(params, self.invited.names, self.task.query(features), tokens)
         log_weights = self.weighed(scores, self.available)
@@ -200,6 +232,73 @@ class _Mixer:
         if self.calibrates:
             pull = pull + shift_pull(params)
         return (pull / count).sum()
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Fit mixtures (``Stackable``): gate, transforms, shift and perhaps the body.
+
+    Peers go by their slots, so that sites with different peers may be stacked.
+    """
+
+    network: Network
+    dials: Dials
+    task: Task
+    said: tuple[str, ...]
+    widths: tuple[tuple[str, int], ...]
+
+    def __call__(self, given: Params, parts: Parts) -> Params:
+        """See ``Stackable``: parameters, and what the mixture says with and without each peer."""
+        mixer = self._mixer(given)
+        params = leaves(part_of(given, "params"))
+        said = [given[f"said/{k}"] for k in range(len(self.said))] if mixer.listens else []
+        everything = _View(given["features"], given["own"], given["tokens"], said, given.get("x"))
+        y, weight, count = given["y"], given["weight"], given["count"]
+        row = torch.arange(y.shape[1]).expand(len(y), -1)
+        optimiser = adam(params, self.dials.mixture_rate) if params else None
+        for _ in range(self.dials.mixture_steps):
+            if optimiser is None:
+                break
+            at, target, share = batch_of(row, y, weight, self.dials.batch, parts)
+            view = everything if at.shape == row.shape else everything.at(at)
+            log_probs, _ = mixer(params, view)
+            loss = (self.task.losses(log_probs, target) * share).sum()
+            step(optimiser, params, loss + mixer.pull(params, count))
+        with torch.no_grad():
+            log_probs, log_weights = mixer(params, everything)
+            without = mixer.without(params, everything) if self.dials.guard else {}
+        return {
+            **{f"params/{name}": p.detach() for name, p in params.items()},
+            **{f"without/{slot}": said for slot, said in without.items()},
+            "log_probs": log_probs,
+            "log_weights": log_weights,
+        }
+
+    def _mixer(self, given: Params) -> _Mixer:
+        """Return the mixer of all that was stacked."""
+        said = dict.fromkeys(self.said, given["own"])  # their number counts, not what they say
+        invited = Invited(
+            part_of(given, "own_head"),
+            {slot: part_of(given, f"heads/{slot}") for slot, _ in self.widths},
+            dict(self.widths),
+            maps={
+                slot: part for slot, _ in self.widths if (part := part_of(given, f"maps/{slot}"))
+            },
+            said=said,
+        )
+        return _Mixer(
+            self.network, self.dials, self.task, invited, given["available"], given["prior"]
+        )
+
+
+def _renamed(name: str, slots: Mapping[str, str]) -> str:
+    """Return the name of a parameter with its peer by another name."""
+    part, _, peer = name.partition("/")
+    return f"{part}/{slots[peer]}" if part in OF_PEERS and peer in slots else name
+
+
+OF_PEERS = frozenset({"bias", "slope", "to"})
+"""Parameters of the mixture that are of one peer each, named after it."""
 
 
 def fit_mixture(
@@ -246,34 +345,29 @@ def fit_mixture(
         chosen = selected(tokens, data.y, weight, mixer.available, task=data.task, pool=dials.pool)
         mixer = replace(mixer, prior=_log_weights_of(chosen))
 
-    params = leaves(params)
-    x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else features
-    row = torch.arange(len(data.y)).expand(models, -1)
-    y = data.y.expand(models, *data.y.shape)
-    everything = _View(x, features, own, tokens, others)
-    optimiser = adam(params, dials.mixture_rate) if params else None
-    for _ in range(dials.mixture_steps):
-        if optimiser is None:
-            break
-        at, target, share = batch_of(row, y, weight, dials.batch, rng)
-        view = everything
-        if at.shape != row.shape:
-            view = everything.at(at)
-        log_probs, _ = mixer(params, view)
-        loss = (data.task.losses(log_probs, target) * share).sum()
-        step(optimiser, params, loss + mixer.pull(params, count))
-    with torch.no_grad():
-        log_probs, log_weights = mixer(params, everything)
-        without = mixer.without(params, everything) if dials.guard else {}
-    kept = {name: p.detach() for name, p in params.items()}
+    rows, y = len(data.y), data.y.expand(models, *data.y.shape)
+    x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else None
+    view = _View(features, own, tokens, others, x)
+    known = {"y": y, "weight": weight, "count": count}
+    fitted = together(mixer.fitting, mixer.given(params, view) | known, rng)
+    slots = mixer.slots
+    kept = {
+        _renamed(name, {slot: n for n, slot in slots.items()}): p
+        for name, p in part_of(fitted, "params").items()
+    }
+    weights = fitted["log_weights"].exp()[:, :, : len(invited.names)]
     return Mixed(
         names=invited.names,
         params={name: p for name, p in kept.items() if not name.startswith("body/")},
         body=part_of(kept, "body") if mixer.moves else body,
-        log_probs=log_probs,
-        weights=log_weights.exp().expand(-1, tokens.shape[1], *log_weights.shape[2:]),
+        log_probs=fitted["log_probs"][:, :rows],
+        weights=weights[:, :rows].expand(-1, rows, *weights.shape[2:]),
         available=mixer.available,
-        without=without,
+        without={
+            name: fitted[f"without/{slots[name]}"][:, :rows]
+            for name in sorted(invited.heads)
+            if dials.guard
+        },
     )
 
 

@@ -6,6 +6,8 @@ of an expert is how often it was taken. Nothing is fitted but these counts. A he
 new is not taken at all, where a gate that starts uniform must first unlearn it.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from dflmoe.core.mixture import Pool
 from dflmoe.core.task import Task
+from dflmoe.core.together import Parts, together
+from dflmoe.types import Params
 
 TURNS = 15
 """Experts added at most; the mixture at its lowest loss is kept."""
@@ -37,24 +41,38 @@ def selected(
         task: What is predicted.
         pool: How predictions are pooled.
     """
-    model, experts = torch.arange(len(tokens)), tokens.shape[2]
     target = y.expand(len(tokens), *y.shape)
-    counts = torch.zeros(len(tokens), experts)
-    mixture, lowest, best = tokens[:, :, 0], torch.full((len(tokens),), torch.inf), counts
-    for turn in range(TURNS + 1):
-        log_share = (
-            torch.tensor([turn / (turn + 1), 1 / (turn + 1)]).log().expand(len(tokens), 1, 2)
-        )
-        losses = torch.full((len(tokens), experts), torch.inf)
-        for expert in range(experts):
-            pair = torch.stack([mixture, tokens[:, :, expert]], dim=2)
-            loss = task.losses(task.pooled(pair, log_share, pool), target)
-            losses[:, expert] = (loss * weight).sum(1)
-        taken = losses.masked_fill(~available, torch.inf).argmin(1)
-        pair = torch.stack([mixture, tokens[model, :, taken]], dim=2)
-        mixture = task.pooled(pair, log_share, pool)
-        counts = counts + F.one_hot(taken, experts)
-        better = losses[model, taken] < lowest
-        lowest = torch.where(better, losses[model, taken], lowest)
-        best = torch.where(better[:, None], counts, best)
-    return best / best.sum(1, keepdim=True)
+    given = {"tokens": tokens, "target": target, "weight": weight, "available": available}
+    return together(_Selection(task, pool), given)["share"][:, : tokens.shape[2]]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Select experts (``Stackable``)."""
+
+    task: Task
+    pool: Pool
+
+    def __call__(self, given: Params, parts: Parts) -> Params:  # noqa: ARG002 - draws nothing
+        """See ``Stackable``."""
+        tokens, target, weight = given["tokens"], given["target"], given["weight"]
+        model, experts = torch.arange(len(tokens)), tokens.shape[2]
+        counts = torch.zeros(len(tokens), experts)
+        mixture, lowest, best = tokens[:, :, 0], torch.full((len(tokens),), torch.inf), counts
+        for turn in range(TURNS + 1):
+            log_share = (
+                torch.tensor([turn / (turn + 1), 1 / (turn + 1)]).log().expand(len(tokens), 1, 2)
+            )
+            losses = torch.full((len(tokens), experts), torch.inf)
+            for expert in range(experts):
+                pair = torch.stack([mixture, tokens[:, :, expert]], dim=2)
+                loss = self.task.losses(self.task.pooled(pair, log_share, self.pool), target)
+                losses[:, expert] = (loss * weight).sum(1)
+            taken = losses.masked_fill(~given["available"], torch.inf).argmin(1)
+            pair = torch.stack([mixture, tokens[model, :, taken]], dim=2)
+            mixture = self.task.pooled(pair, log_share, self.pool)
+            counts = counts + F.one_hot(taken, experts)
+            better = losses[model, taken] < lowest
+            lowest = torch.where(better, losses[model, taken], lowest)
+            best = torch.where(better[:, None], counts, best)
+        return {"share": best / best.sum(1, keepdim=True)}

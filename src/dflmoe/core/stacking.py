@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -51,6 +52,34 @@ def stacked_call(
     call = vmap(lambda one, rows: functional_call(module, one, (rows,)), randomness="different")
     batched: Tensor = call(params, x)
     return batched
+
+
+@dataclass(frozen=True)
+class Stack:
+    """``stacked_call`` of one module, as a ``Stacked`` that equals that of the same module."""
+
+    module: nn.Module
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "model row ..."]
+    ) -> Float[Tensor, "model row ..."]:
+        """Run it."""
+        return stacked_call(self.module, params, x)
+
+
+@dataclass(frozen=True)
+class BodyAndHead:
+    """Body and head in one, whose parameters carry their part in their name."""
+
+    body: nn.Module
+    head: nn.Module
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "model row ..."]
+    ) -> Float[Tensor, "model row class ..."]:
+        """Return what the head puts out."""
+        features = stacked_call(self.body, part_of(params, "body"), x)
+        return stacked_call(self.head, part_of(params, "head"), features)
 
 
 class Given(nn.Module):

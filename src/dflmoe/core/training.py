@@ -8,16 +8,17 @@ comparison gets the same care by being trained by this one function.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dflmoe.core.convex import newton
 from dflmoe.core.site import SiteData
-from dflmoe.core.stacking import Stacked
+from dflmoe.core.stacking import Stacked, part_of
+from dflmoe.core.task import Task
+from dflmoe.core.together import Parts, together
 from dflmoe.types import Params
 
 MATTERS = 1e-4
@@ -167,28 +168,107 @@ def cross_fit(
         for i in range(0, len(jobs), at_once)
     ]
     grid = (folds.splits, len(plan.weight_decays))
-    score = torch.cat([d.score for d in done]).unflatten(0, grid)
+    score = torch.cat([d[SCORE] for d in done]).unflatten(0, grid)
     chosen = score.argmin(1)
     split, fit = torch.arange(folds.splits)[:, None], torch.arange(folds.fits)[None, :]
     params = {
-        name: torch.cat([d.params[name] for d in done])
-        .unflatten(0, (*grid, folds.fits))[split, chosen, fit]
+        name: torch.cat([d[name] for d in done])
+        .unflatten(0, grid)[split, chosen, fit]
         .flatten(0, 1)
         for name in start
     }
-    looks = max(d.curve.shape[1] for d in done)
-    curves = [F.pad(d.curve, (0, looks - d.curve.shape[1]), value=torch.nan) for d in done]
+    looks = max(int((~d[CURVE].isnan()).any(0).sum()) for d in done)
+    curves = [F.pad(d[CURVE], (0, looks - d[CURVE].shape[1]), value=torch.nan) for d in done]
     final = chosen[:, -1]
     curve = torch.cat(curves).unflatten(0, grid)[split[:, 0], final]
     return Fitted(params, torch.tensor(plan.weight_decays)[final], curve)
 
 
-class _Jobs(NamedTuple):
-    """Fits of some (split, weight decay) pairs, each at its best look, and how good that was."""
+@dataclass(frozen=True)
+class _Descent:
+    """Train all fits of some (split, weight decay) pairs, its jobs, side by side.
 
-    params: Params
-    score: Float[Tensor, "job fit"]
-    curve: Float[Tensor, "job look"]
+    Of each job it is given what its fits start from (``start/``), what they are pulled to
+    (``towards/``, or nothing) and how strongly, the rows that each fit learns from and those that
+    each but the last is judged on (``held``), and their weights. It returns the fits at their best
+    look, how good that was, and the out-of-fold loss of every look.
+    """
+
+    network: Stacked
+    task: Task
+    plan: Training
+    linear: bool
+
+    def __call__(self, given: Params, parts: Parts) -> Params:
+        """See ``Stackable``."""
+        plan, strength, held_share = self.plan, given["strength"], given["held_share"]
+        fits, models = given["weight"].shape[1], given["weight"].shape[:2].numel()
+        flat = {name: p.flatten(0, 1) for name, p in given.items() if name != "strength"}
+        params, pulled = leaves(part_of(flat, "start")), part_of(flat, "towards")
+        strength = strength.repeat_interleave(fits)
+        held_fit = torch.arange(models).unflatten(0, (-1, fits))[:, :-1].flatten()
+
+        def look() -> tuple[Float[Tensor, "job fit"], Float[Tensor, " job"]]:
+            """Return what each fit is chosen by, and the out-of-fold loss."""
+            with torch.no_grad():
+                logits = self.network({n: p[held_fit] for n, p in params.items()}, flat["held_x"])
+                losses = self.task.losses(logits, flat["held_y"]) * flat["held_weight"]
+                losses = losses.sum(1).unflatten(0, held_share.shape) * held_share
+                total = losses.sum(1)
+                return total[:, None] - F.pad(losses, (0, 1)), total
+
+        def jobs(stacked: Params) -> Params:
+            return {n: p.detach().unflatten(0, (-1, fits)) for n, p in stacked.items()}
+
+        x, y, weight = flat["x"], flat["y"], flat["weight"]
+        if self.linear:
+            origin = pulled.get("weight", torch.zeros_like(params["weight"]))
+            params["weight"], params["bias"] = newton(x, y, weight, strength, origin)
+            score, total = look()
+            return {**jobs(params), SCORE: score, CURVE: total[:, None]}
+
+        optimiser = adam(params, plan.learning_rate)
+        best = {n: p.detach().clone() for n, p in params.items()}
+        best_score, total = look()
+        curve, ended = [total], []
+        stale = torch.zeros_like(best_score)
+        for steps in range(1, plan.max_steps + 1):
+            batch = batch_of(x, y, weight, plan.batch, parts)
+            loss = (self.task.losses(self.network(params, batch[0]), batch[1]) * batch[2]).sum()
+            step(optimiser, params, loss + decay(params, pulled or None, strength))
+            if steps % plan.judge_every and steps < plan.max_steps:
+                continue
+            score, total = look()
+            curve.append(total)
+            goes_on = stale < plan.patience
+            taken = goes_on & (score < best_score)
+            stale = torch.where(goes_on & (score < best_score - MATTERS), 0, stale + 1)
+            if not plan.early_stopping:
+                taken = torch.ones_like(taken)
+            best_score = torch.where(taken, score, best_score)
+            for name, p in params.items():
+                keep = taken.view(-1, *[1] * (p.dim() - 1))
+                best[name] = torch.where(keep, p.detach(), best[name])
+            ended.append((stale >= plan.patience).all(1) & plan.early_stopping)
+            if ended[-1].all():
+                break
+        looks = _while_it_goes_on(torch.stack(curve, 1), torch.stack(ended, 1), parts)
+        return {**jobs(best), SCORE: best_score, CURVE: looks}
+
+
+SCORE, CURVE = "/score", "/curve"
+"""What stands beside the parameters of trained fits; no parameter has such a name."""
+
+
+def _while_it_goes_on(
+    curve: Float[Tensor, "job look"], ended: Bool[Tensor, "job later"], parts: Parts
+) -> Float[Tensor, "job look"]:
+    """Return the looks of each site until all of its jobs had ended, and NaN from there on."""
+    kept = []
+    for looks, over in zip(curve.split(parts.sizes), ended.split(parts.sizes), strict=True):
+        went_on = F.pad(~over.all(0)[:-1], (2, 0), value=True)
+        kept.append(torch.where(went_on, looks, torch.nan))
+    return torch.cat(kept)
 
 
 def _fit_jobs(
@@ -201,74 +281,34 @@ def _fit_jobs(
     jobs: list[tuple[int, int]],
     towards: Params | None,
     linear: bool,
-) -> _Jobs:
-    """Train all fits of some (split, weight decay) pairs side by side."""
+) -> Params:
+    """Train all fits of some (split, weight decay) pairs of a site."""
     folds = data.crossfit
     split = torch.tensor([s for s, _ in jobs])
-    penalty = torch.tensor([plan.weight_decays[d] for _, d in jobs])
-    strength = penalty.repeat_interleave(folds.fits)
 
-    def pick(stacked: Params) -> Params:
-        return {
-            n: p.unflatten(0, (folds.splits, folds.fits))[split].flatten(0, 1)
-            for n, p in stacked.items()
-        }
+    def pick(part: str, stacked: Params) -> Params:
+        return {f"{part}/{name}": p[split] for name, p in folds.by_fit(stacked).items()}
 
-    params = leaves(pick(start))
-    pulled = None if towards is None else pick(towards)
-    row, weight = packed(data.learnt[split].flatten(0, 1))
     judged = data.judged[split][:, :-1]
+    row, weight = packed(data.learnt[split].flatten(0, 1))
     held_row, held_weight = packed(judged.flatten(0, 1))
-    held_share = judged.sum(2) / judged.sum((1, 2))[:, None]
-    held_fit = torch.arange(len(row)).unflatten(0, (len(jobs), folds.fits))[:, :-1].flatten()
-    x, y = data.x[split.repeat_interleave(folds.fits)[:, None], row], data.y[row]
-    held_x = data.x[split.repeat_interleave(folds.folds)[:, None], held_row]
-    held_y = data.y[held_row]
-
-    def look() -> tuple[Float[Tensor, "job fit"], Float[Tensor, " job"]]:
-        """Return what each fit is chosen by, and the out-of-fold loss."""
-        with torch.no_grad():
-            logits = network({n: p[held_fit] for n, p in params.items()}, held_x)
-            losses = (data.task.losses(logits, held_y) * held_weight).sum(1)
-            losses = losses.unflatten(0, held_share.shape) * held_share
-            total = losses.sum(1)
-            return total[:, None] - F.pad(losses, (0, 1)), total
-
-    if linear:
-        origin = torch.zeros_like(params["weight"]) if pulled is None else pulled["weight"]
-        params["weight"], params["bias"] = newton(x, y, weight, strength, origin)
-        score, total = look()
-        return _Jobs(params, score, total[:, None])
-
+    given = {
+        "x": data.x[split.repeat_interleave(folds.fits)[:, None], row],
+        "y": data.y[row],
+        "weight": weight,
+        "held_x": data.x[split.repeat_interleave(folds.folds)[:, None], held_row],
+        "held_y": data.y[held_row],
+        "held_weight": held_weight,
+    }
+    given = {name: p.unflatten(0, (len(jobs), -1)) for name, p in given.items()}
+    given["held_share"] = judged.sum(2) / judged.sum((1, 2))[:, None]
+    given["strength"] = torch.tensor([plan.weight_decays[d] for _, d in jobs])
+    given |= pick("start", start) | ({} if towards is None else pick("towards", towards))
     # How long a split trains must not move the chance of what comes after it.
     draws = torch.Generator().manual_seed(
         int(torch.randint(2**62, (), generator=rng, device="cpu"))
     )
-    optimiser = adam(params, plan.learning_rate)
-    best = {n: p.detach().clone() for n, p in params.items()}
-    best_score, total = look()
-    curve = [total]
-    stale = torch.zeros_like(best_score)
-    for steps in range(1, plan.max_steps + 1):
-        batch = batch_of(x, y, weight, plan.batch, draws)
-        loss = (data.task.losses(network(params, batch[0]), batch[1]) * batch[2]).sum()
-        step(optimiser, params, loss + decay(params, pulled, strength))
-        if steps % plan.judge_every and steps < plan.max_steps:
-            continue
-        score, total = look()
-        curve.append(total)
-        goes_on = stale < plan.patience
-        taken = goes_on & (score < best_score)
-        stale = torch.where(goes_on & (score < best_score - MATTERS), 0, stale + 1)
-        if not plan.early_stopping:
-            taken = torch.ones_like(taken)
-        best_score = torch.where(taken, score, best_score)
-        for name, p in params.items():
-            keep = taken.view(-1, *[1] * (p.dim() - 1))
-            best[name] = torch.where(keep, p.detach(), best[name])
-        if plan.early_stopping and (stale >= plan.patience).all():
-            break
-    return _Jobs(best, best_score, torch.stack(curve, 1))
+    return together(_Descent(network, data.task, plan, linear), given, draws)
 
 
 def outputs_out_of_fold(
@@ -300,7 +340,7 @@ def batch_of(
     y: Shaped[Tensor, "model pick ..."],
     weight: Float[Tensor, "model pick"],
     size: int | None,
-    rng: torch.Generator,
+    parts: Parts,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return all rows, or ``size`` rows of each model drawn with replacement.
 
@@ -309,10 +349,10 @@ def batch_of(
         y: What is to be predicted.
         weight: How likely a row is drawn; sums to one.
         size: Rows to draw; ``None`` for all.
-        rng: Chance.
+        parts: Whose the models are, and chance.
     """
     if size is None or size >= x.shape[1]:
         return x, y, weight
-    draw = torch.multinomial(weight.cpu(), size, replacement=True, generator=rng).to(x.device)
+    draw = parts.drawn(weight, size)
     model = torch.arange(len(x))[:, None]
     return x[model, draw], y[model, draw], torch.full(draw.shape, 1 / size)

@@ -20,10 +20,10 @@ from dflmoe.errors import ExchangeError, SecurityError
 from dflmoe.metrics.resampling import auc_samples
 from dflmoe.node.exchange import Exchange
 from dflmoe.node.replica import Replica
-from dflmoe.node.state import state_bytes, state_of
 from dflmoe.security.audit import Event, Facts
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.manifest import Document
+from dflmoe.wire.state import state_bytes, state_of
 
 logger = logging.getLogger(__name__)
 

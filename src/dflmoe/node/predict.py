@@ -16,9 +16,9 @@ from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.node.agreed import method_of, training_of
 from dflmoe.node.baseline import Baseline
 from dflmoe.node.node import ALONE
-from dflmoe.node.state import state_of
 from dflmoe.security.charter import Charter
 from dflmoe.types import SiteId
+from dflmoe.wire.state import state_of
 
 Floats = NDArray[np.float64]
 

@@ -22,9 +22,9 @@ from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.metrics.clinical import threshold_for_sensitivity
 from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
-from dflmoe.simulation.device import device_named
 from dflmoe.simulation.faults import Fault
 from dflmoe.simulation.federation import Played, play
+from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId
 
 CONTROLS: dict[str, Control] = {
@@ -141,9 +141,9 @@ def play_repeat(
         step(arm)
 
     classes = len(study.classes)
-    at_home, device = plan.own or plan.networks, device_named(options.device)
+    at_home, machine = plan.own or plan.networks, options.machine
     local = {name: LocalOnly(network, plan.training) for name, network in at_home.items()}
-    networks = play(local, data, rounds=1, seed=seed, purpose=ALONE.format(number), device=device)
+    networks = play(local, data, rounds=1, seed=seed, purpose=ALONE.format(number), machine=machine)
     alone = {}
     for name, one in data.items():
         own = networks.outcomes[name][-1]
@@ -168,7 +168,7 @@ def play_repeat(
             purpose=purpose,
             faults=faults,
             dtype=options.dtype,
-            device=device,
+            machine=machine,
         )
 
     repeat.federation = played = lend("none")
@@ -198,7 +198,7 @@ def play_repeat(
             seed=seed,
             purpose=f"average/{number}",
             server=averaged,
-            device=device,
+            machine=machine,
         )
         keep("fedavg", served(played))
         repeat.average_curve = {
@@ -214,7 +214,7 @@ def play_repeat(
                 classes,
                 seed=seed,
                 number=number,
-                device=device,
+                machine=machine,
             ),
         )
     if number == 0 and set(arms) == set(ARMS):
@@ -308,7 +308,7 @@ def _pooled(
     *,
     seed: int,
     number: int,
-    device: torch.device,
+    machine: Machine,
 ) -> dict[SiteId, Float[Tensor, "split row class"]]:
     """Return what a model of all rows together says: the bound that nobody may reach."""
     offset = torch.tensor([0, *(len(one.y) for one in data.values())]).cumsum(0)
@@ -324,7 +324,7 @@ def _pooled(
         rounds=1,
         seed=seed,
         purpose=f"pooled/{number}",
-        device=device,
+        machine=machine,
     )
     said, _ = better(tuned_logistic(together, classes), played.outcomes["all"][-1].served, together)
     return {

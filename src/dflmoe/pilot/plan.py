@@ -21,7 +21,7 @@ from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, fits, mlp, plain, small_cnn, splits
 from dflmoe.networks.public import public_body
-from dflmoe.simulation.device import device_named
+from dflmoe.simulation.machine import Machine, machine_named
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
 
@@ -53,6 +53,8 @@ class Options:
         dtype: How numbers travel.
         only_split: The one test fold to play; ``None`` for all.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+        executor: Who trains them: ``threads`` of this process, or ``ray``.
+        workers: How many of them; as many as there are cores if not given.
     """
 
     folds: int = 5
@@ -71,6 +73,18 @@ class Options:
     dtype: WireDtype = "fp32"
     only_split: int | None = None
     device: str = "cpu"
+    executor: str = "threads"
+    workers: int | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """On what it is played.
+
+        Raises:
+            OptionError: There is no such device or executor.
+            MissingExtraError: The executor is not installed.
+        """
+        return machine_named(self.device, self.executor, self.workers)
 
     def checked(self) -> "Options":
         """Return the options if all make sense.
@@ -120,7 +134,7 @@ class Options:
         for fine, sentence in rules:
             if not fine:
                 raise OptionError(sentence)
-        device_named(self.device)
+        _ = self.machine
         return self
 
 

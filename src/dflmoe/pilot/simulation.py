@@ -84,6 +84,8 @@ def simulate(
     charter: tuple[nn.Module, nn.Module] | None = None,
     anchors: torch.Tensor | None = None,
     device: str = "cpu",
+    executor: str = "threads",
+    workers: int | None = None,
 ) -> Result:
     """Play a pilot of these sites: alone, with borrowed heads, with every control and rival.
 
@@ -103,6 +105,8 @@ def simulate(
         anchors: Public inputs without labels that all sites hold, ``[anchor, ...]``: what sites
             lend of them brings heads of different networks together, and teaches.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+        executor: Who trains them: ``threads`` of this process, or ``ray``.
+        workers: How many of them; as many as there are cores if not given.
 
     Raises:
         OptionError: An option makes no sense, or a body, a head or the anchors do not fit.
@@ -163,6 +167,8 @@ def simulate(
         seed=seed,
         train_rows=train_rows,
         device=device,
+        executor=executor,
+        workers=workers,
     )
     report = run(study, options, plan=plan)
     if report is None:

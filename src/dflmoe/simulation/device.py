@@ -4,7 +4,6 @@ What a function of ``core`` makes is made on the default device of its thread, a
 drawn on the CPU, so that a seed draws the same wherever a site computes.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -46,18 +45,16 @@ def device_named(name: str) -> torch.device:
 def moved(thing: T, device: torch.device) -> T:
     """Return the same with all of its tensors and modules on a device.
 
-    Modules are copied, and so is what holds one; the rest is the very same where it is there
-    already.
+    What is there already is the very same. A module is moved itself, as what shares it must go on
+    sharing it.
 
     Args:
         thing: A tensor, a module, or a mapping, list or data class of such.
         device: Where to.
     """
     found: Any = thing
-    if isinstance(thing, Tensor):
+    if isinstance(thing, Tensor | nn.Module):
         found = thing.to(device)
-    elif isinstance(thing, nn.Module):
-        found = copy.deepcopy(thing).to(device)
     elif isinstance(thing, list):
         ones = [moved(one, device) for one in thing]
         found = ones if any(a is not b for a, b in zip(ones, thing, strict=True)) else thing

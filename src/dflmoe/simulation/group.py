@@ -1,0 +1,175 @@
+"""Some sites that one worker plays, half a round at a time.
+
+What of a group never changes (``Group``) goes to a worker once; what moves (``Seat``) comes out of
+one half and goes into the next. So it can wait in memory, on disk or at another machine in between,
+and a half that got lost is played again with the same outcome.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import thread_time
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from dflmoe.core.algorithm import Algorithm, Outcome
+from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.errors import TrainingError
+from dflmoe.simulation.company import in_company
+from dflmoe.simulation.device import CPU, moved
+from dflmoe.types import SiteId, generator
+from dflmoe.wire.state import state_bytes, state_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """What never changes of some sites.
+
+    Attributes:
+        algorithms: Of each site.
+        data: Of each site.
+        chance: Seed and purpose of all random streams.
+        device: Where they compute.
+    """
+
+    algorithms: Mapping[SiteId, Algorithm]
+    data: Mapping[SiteId, SiteData]
+    chance: tuple[int, str]
+    device: torch.device
+
+    def there(self) -> "Group":
+        """Return it with all of it on its device."""
+        return replace(
+            self,
+            algorithms=moved(self.algorithms, self.device),
+            data=moved(self.data, self.device),
+        )
+
+
+@dataclass
+class Seat:
+    """What moves of a site: its state, and its random stream between the halves of a round.
+
+    Attributes:
+        state: On the CPU.
+        chance: State of the random stream; empty between rounds.
+        seconds: Compute time so far.
+    """
+
+    state: SiteState
+    chance: torch.Tensor
+    seconds: float
+
+    def as_bytes(self) -> bytes:
+        """Return it as bytes."""
+        seconds = torch.tensor(self.seconds, dtype=torch.float64)
+        beside = {"chance": self.chance, "seconds": seconds}
+        return state_bytes(replace(self.state, params={**self.state.params, SEAT: beside}))
+
+    @classmethod
+    def of_bytes(cls, raw: bytes) -> "Seat":
+        """Return what some bytes are."""
+        state = state_of(raw)
+        parts = dict(state.params)
+        kept = parts.pop(SEAT)
+        return cls(replace(state, params=parts), kept["chance"], float(kept["seconds"]))
+
+
+SEAT = "/seat"
+"""Part of a stored state that is no algorithm's."""
+
+Seats = dict[SiteId, Seat]
+
+Half = Callable[[Group, Seats, Any], tuple[Seats, Any]]
+"""What a worker does with a group: seats in, seats and something for the exchange out."""
+
+NO_CHANCE = torch.empty(0, dtype=torch.uint8)
+
+
+class Executor(Protocol):
+    """Workers that hold groups of sites and play them."""
+
+    def each(self, half: Half, given: Sequence[Any]) -> Iterator[Any]:
+        """Play half a round of every group; yields what comes of it in the groups' order."""
+        ...
+
+    def seats(self) -> Iterator[tuple[SiteId, Seat]]:
+        """Yield what moves of every site."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all workers."""
+        ...
+
+
+def begun(group: Group, _: Seats, given: None) -> tuple[Seats, None]:  # noqa: ARG001
+    """Bring the sites of a group into being."""
+    seed, purpose = group.chance
+
+    def of(site: SiteId) -> SiteState:
+        rng = generator(seed, purpose, site, "init")
+        return group.algorithms[site].init(site, group.data[site], rng)
+
+    done = _each(group, {site: partial(of, site) for site in group.algorithms})
+    return {
+        site: Seat(moved(state, CPU), NO_CHANCE, took) for site, (state, took) in done.items()
+    }, None
+
+
+def lending(group: Group, seats: Seats, number: int) -> tuple[Seats, dict[SiteId, Lent]]:
+    """Play the first half of a round, to where the sites lend."""
+    seed, purpose = group.chance
+    streams = {site: generator(seed, purpose, site, number) for site in seats}
+
+    def of(site: SiteId) -> tuple[SiteState, Lent]:
+        state = moved(seats[site].state, group.device)
+        return group.algorithms[site].prepare(state, group.data[site], streams[site])
+
+    done = _each(group, {site: partial(of, site) for site in seats})
+    return {
+        site: Seat(moved(state, CPU), streams[site].get_state(), seats[site].seconds + took)
+        for site, ((state, _), took) in done.items()
+    }, {site: moved(lent, CPU) for site, ((_, lent), _) in done.items()}
+
+
+def borrowing(
+    group: Group, seats: Seats, heard: Mapping[SiteId, list[Lent]]
+) -> tuple[Seats, dict[SiteId, Outcome]]:
+    """Play the second half of a round, with what came."""
+
+    def of(site: SiteId) -> tuple[SiteState, Outcome]:
+        rng = torch.Generator()
+        rng.set_state(seats[site].chance)
+        state, inbox = moved((seats[site].state, heard[site]), group.device)
+        return group.algorithms[site].absorb(state, inbox, group.data[site], rng)
+
+    done = _each(group, {site: partial(of, site) for site in seats})
+    return {
+        site: Seat(moved(state, CPU), NO_CHANCE, seats[site].seconds + took)
+        for site, ((state, _), took) in done.items()
+    }, {site: moved(outcome, CPU) for site, ((_, outcome), _) in done.items()}
+
+
+def _each(group: Group, calls: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId, tuple[T, float]]:
+    """Return what comes of every site's call, and its seconds; company shares them equally.
+
+    Raises:
+        TrainingError: A loss of a site is not finite.
+    """
+
+    def named(site: SiteId, call: Callable[[], T]) -> tuple[T, float]:
+        began = thread_time()
+        try:
+            return call(), thread_time() - began
+        except FloatingPointError as error:
+            raise TrainingError(
+                f"site {site!r}: {error}; check its data for extreme values"
+            ) from error
+
+    asked = [partial(named, site, call) for site, call in calls.items()]
+    done = [asked[0]()] if len(asked) == 1 else in_company(asked, group.device)
+    mean = sum(took for _, took in done) / len(done)
+    return {site: (one, mean) for site, (one, _) in zip(calls, done, strict=True)}
