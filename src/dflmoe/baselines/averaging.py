@@ -20,15 +20,14 @@ from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import BodyAndHead, initial, mean_of
 from dflmoe.core.together import Parts
 from dflmoe.core.training import (
+    Adam,
     Training,
-    adam,
     batch_of,
     cross_fit,
     decay,
     leaves,
     outputs_out_of_fold,
     packed,
-    step,
 )
 from dflmoe.types import Params, SiteId, generator
 
@@ -150,12 +149,12 @@ class Averaging:
         row, weight = packed(self._every(data.learnt))
         split = self._split(data)
         moving = leaves({name: model[name] for name in names})
-        optimiser, parts = adam(moving, self.training.learning_rate), Parts([len(row)], [rng])
+        optimiser, parts = Adam(moving, self.training.learning_rate), Parts([len(row)], [rng])
         for _ in range(steps):
             pick, _, share = batch_of(row, row, weight, self.training.batch, parts)
             logits = self.logits({**model, **moving}, data.x[split, pick])
             losses = data.task.losses(logits, data.y[pick])
-            step(optimiser, moving, (losses * share).sum() + decay(moving, None, strength))
+            optimiser.step((losses * share).sum() + decay(moving, None, strength))
         return {**model, **{name: p.detach() for name, p in moving.items()}}
 
     def _noted(self, state: SiteState, model: Params, score: Tensor, data: SiteData) -> SiteState:

@@ -13,7 +13,7 @@ from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.rival import Budget, Rival
 from dflmoe.core.algorithm import SERVER, Outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
-from dflmoe.core.training import adam, cross_fit, leaves, step
+from dflmoe.core.training import Adam, cross_fit, leaves
 from dflmoe.types import Params, SiteId
 
 
@@ -52,13 +52,13 @@ class FedMD:
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Outcome]:
         """Digest the mean scores of all sites."""
-        optimiser = adam(params := leaves(state.params["trained"]), self.budget.steps.learning_rate)
+        optimiser = Adam(params := leaves(state.params["trained"]), self.budget.steps.learning_rate)
         for mean in (answer.tensors["scores"] for answer in inbox):
             for _ in range(self.budget.steps.max_steps):
                 pick = torch.randperm(mean.shape[1], generator=rng, device="cpu")
                 pick = pick[: self.budget.steps.batch]
                 apart = (self._scores(params, data, pick) - mean[:, pick]).abs()
-                step(optimiser, params, apart.flatten(1).mean(1).sum())
+                optimiser.step(apart.flatten(1).mean(1).sum())
         kept = {**state.params, "trained": {name: p.detach() for name, p in params.items()}}
         return self._home.absorb(replace(state, params=kept), [], data, rng)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dflmoe.core.together import Parts, together
-from dflmoe.core.training import adam, leaves, step
+from dflmoe.core.training import Adam, leaves
 from dflmoe.types import Params
 
 
@@ -71,10 +71,10 @@ class _Shifting:
         log_probs, target, weight = given["log_probs"], given["target"], given["weight"]
         params = leaves(unshifted(len(log_probs), *log_probs.shape[2:]))
         count = (weight > 0).sum(1)
-        optimiser = adam(params, 0.1)
+        optimiser = Adam(params, 0.1)
         for _ in range(self.steps):
             said = shifted(params, log_probs).flatten(0, 2)
             loss = F.nll_loss(said, target.flatten(), reduction="none").view(target.shape)
             fit = (loss * weight[..., None]).sum()
-            step(optimiser, params, fit + (shift_pull(params) / count).sum())
+            optimiser.step(fit + (shift_pull(params) / count).sum())
         return {name: p.detach() for name, p in params.items()}

@@ -19,7 +19,7 @@ from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
 from dflmoe.core.together import Parts, together
-from dflmoe.core.training import adam, batch_of, leaves, step
+from dflmoe.core.training import Adam, batch_of, leaves
 from dflmoe.core.transform import identity_maps, transformed
 from dflmoe.types import Params, SiteId
 
@@ -255,7 +255,7 @@ class _Fitting:
         everything = _View(given["features"], given["own"], given["tokens"], said, given.get("x"))
         y, weight, count = given["y"], given["weight"], given["count"]
         row = torch.arange(y.shape[1]).expand(len(y), -1)
-        optimiser = adam(params, self.dials.mixture_rate) if params else None
+        optimiser = Adam(params, self.dials.mixture_rate) if params else None
         for _ in range(self.dials.mixture_steps):
             if optimiser is None:
                 break
@@ -263,7 +263,7 @@ class _Fitting:
             view = everything if at.shape == row.shape else everything.at(at)
             log_probs, _ = mixer(params, view)
             loss = (self.task.losses(log_probs, target) * share).sum()
-            step(optimiser, params, loss + mixer.pull(params, count))
+            optimiser.step(loss + mixer.pull(params, count))
         with torch.no_grad():
             log_probs, log_weights = mixer(params, everything)
             without = mixer.without(params, everything) if self.dials.guard else {}

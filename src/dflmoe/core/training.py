@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.optim.adam import adam
 
 from dflmoe.core.convex import newton
 from dflmoe.core.site import SiteData
@@ -65,23 +66,49 @@ class Fitted:
     curve: Float[Tensor, "split look"]
 
 
-def adam(params: Params, learning_rate: float) -> torch.optim.Adam:
-    """Return the optimiser that everything here is trained with."""
-    return torch.optim.Adam(list(params.values()), lr=learning_rate, foreach=True)
+class Adam:
+    """The optimiser that everything here is trained with: PyTorch's, by its functional form.
 
+    ``torch.optim.Adam`` takes the very same steps, but loads PyTorch's compiler first.
 
-def step(optimiser: torch.optim.Adam, params: Params, loss: Float[Tensor, ""]) -> None:
-    """Take one optimiser step down ``loss``.
-
-    Raises:
-        FloatingPointError: The loss is not finite; training must not go on from there.
+    Args:
+        params: What is trained.
+        learning_rate: Of every step.
     """
-    if not torch.isfinite(loss):
-        raise FloatingPointError("the training loss is not a finite number")
-    gradients = torch.autograd.grad(loss, list(params.values()))
-    for p, gradient in zip(params.values(), gradients, strict=True):
-        p.grad = gradient
-    optimiser.step()
+
+    def __init__(self, params: Params, learning_rate: float) -> None:
+        self.params = list(params.values())
+        self._rate = learning_rate
+        self._mean = [torch.zeros_like(p) for p in self.params]
+        self._square = [torch.zeros_like(p) for p in self.params]
+        self._steps = [torch.tensor(0.0, device="cpu") for _ in self.params]
+
+    def step(self, loss: Float[Tensor, ""]) -> None:
+        """Take one step down ``loss``.
+
+        Raises:
+            FloatingPointError: The loss is not finite; training must not go on from there.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError("the training loss is not a finite number")
+        gradients = torch.autograd.grad(loss, self.params)
+        with torch.no_grad():
+            adam(
+                self.params,
+                list(gradients),
+                self._mean,
+                self._square,
+                [],
+                self._steps,
+                foreach=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self._rate,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
 
 
 def leaves(params: Params) -> Params:
@@ -227,7 +254,7 @@ class _Descent:
             score, total = look()
             return {**jobs(params), SCORE: score, CURVE: total[:, None]}
 
-        optimiser = adam(params, plan.learning_rate)
+        optimiser = Adam(params, plan.learning_rate)
         best = {n: p.detach().clone() for n, p in params.items()}
         best_score, total = look()
         curve, ended = [total], []
@@ -235,7 +262,7 @@ class _Descent:
         for steps in range(1, plan.max_steps + 1):
             batch = batch_of(x, y, weight, plan.batch, parts)
             loss = (self.task.losses(self.network(params, batch[0]), batch[1]) * batch[2]).sum()
-            step(optimiser, params, loss + decay(params, pulled or None, strength))
+            optimiser.step(loss + decay(params, pulled or None, strength))
             if steps % plan.judge_every and steps < plan.max_steps:
                 continue
             score, total = look()

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dflmoe.simulation.device import compute_on
 from dflmoe.simulation.group import Group, Half, Seat
 from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId
@@ -70,7 +71,7 @@ class Cluster:
 def _played(half: Half, group: Group, packed: Packed, given: object) -> tuple[Packed, object]:
     """Play half a round of a group in a worker."""
     torch.set_num_threads(1)
-    torch.set_default_device(group.device)
+    compute_on(group.device)
     seats = {site: Seat.of_bytes(raw) for site, raw in packed.items()}
     seats, found = half(group.there(), seats, given)
     return {site: seat.as_bytes() for site, seat in seats.items()}, found

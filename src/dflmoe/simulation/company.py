@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dflmoe.core.together import Parts, Stackable, asking
+from dflmoe.simulation.device import compute_on
 from dflmoe.types import Params
 
 T = TypeVar("T")
@@ -54,9 +55,7 @@ def in_company(calls: Sequence[Callable[[], T]], device: torch.device) -> list[T
         device: Where.
     """
     company = _Company(len(calls))
-    with ThreadPoolExecutor(
-        len(calls), initializer=torch.set_default_device, initargs=(device,)
-    ) as pool:
+    with ThreadPoolExecutor(len(calls), initializer=compute_on, initargs=(device,)) as pool:
         done = [pool.submit(company.take_part, k, call) for k, call in enumerate(calls)]
     return [one.result() for one in done]
 

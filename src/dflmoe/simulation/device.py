@@ -42,6 +42,15 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def compute_on(device: torch.device) -> None:
+    """Let this thread make its tensors on a device.
+
+    On a CPU they are made there anyway, and asking for it would slow down every call of PyTorch.
+    """
+    if device != CPU:
+        torch.set_default_device(device)
+
+
 def moved(thing: T, device: torch.device) -> T:
     """Return the same with all of its tensors and modules on a device.
 

@@ -42,11 +42,15 @@ class Group:
 
     def there(self) -> "Group":
         """Return it with all of it on its device."""
-        return replace(
-            self,
-            algorithms=moved(self.algorithms, self.device),
-            data=moved(self.data, self.device),
-        )
+        return replace(self, algorithms=self.taken(self.algorithms), data=self.taken(self.data))
+
+    def taken(self, thing: T) -> T:
+        """Return something from the CPU on the group's device."""
+        return thing if self.device == CPU else moved(thing, self.device)
+
+    def given(self, thing: T) -> T:
+        """Return something from the group's device on the CPU."""
+        return thing if self.device == CPU else moved(thing, CPU)
 
 
 @dataclass
@@ -115,7 +119,7 @@ def begun(group: Group, _: Seats, given: None) -> tuple[Seats, None]:  # noqa: A
 
     done = _each(group, {site: partial(of, site) for site in group.algorithms})
     return {
-        site: Seat(moved(state, CPU), NO_CHANCE, took) for site, (state, took) in done.items()
+        site: Seat(group.given(state), NO_CHANCE, took) for site, (state, took) in done.items()
     }, None
 
 
@@ -125,14 +129,14 @@ def lending(group: Group, seats: Seats, number: int) -> tuple[Seats, dict[SiteId
     streams = {site: generator(seed, purpose, site, number) for site in seats}
 
     def of(site: SiteId) -> tuple[SiteState, Lent]:
-        state = moved(seats[site].state, group.device)
+        state = group.taken(seats[site].state)
         return group.algorithms[site].prepare(state, group.data[site], streams[site])
 
     done = _each(group, {site: partial(of, site) for site in seats})
     return {
-        site: Seat(moved(state, CPU), streams[site].get_state(), seats[site].seconds + took)
+        site: Seat(group.given(state), streams[site].get_state(), seats[site].seconds + took)
         for site, ((state, _), took) in done.items()
-    }, {site: moved(lent, CPU) for site, ((_, lent), _) in done.items()}
+    }, {site: group.given(lent) for site, ((_, lent), _) in done.items()}
 
 
 def borrowing(
@@ -143,14 +147,14 @@ def borrowing(
     def of(site: SiteId) -> tuple[SiteState, Outcome]:
         rng = torch.Generator()
         rng.set_state(seats[site].chance)
-        state, inbox = moved((seats[site].state, heard[site]), group.device)
+        state, inbox = group.taken(seats[site].state), group.taken(heard[site])
         return group.algorithms[site].absorb(state, inbox, group.data[site], rng)
 
     done = _each(group, {site: partial(of, site) for site in seats})
     return {
-        site: Seat(moved(state, CPU), NO_CHANCE, seats[site].seconds + took)
+        site: Seat(group.given(state), NO_CHANCE, seats[site].seconds + took)
         for site, ((state, _), took) in done.items()
-    }, {site: moved(outcome, CPU) for site, ((_, outcome), _) in done.items()}
+    }, {site: group.given(outcome) for site, ((_, outcome), _) in done.items()}
 
 
 def _each(group: Group, calls: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId, tuple[T, float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dflmoe.simulation.device import compute_on
 from dflmoe.simulation.group import Group, Half, Seat, Seats
 from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId
@@ -25,7 +26,7 @@ class Threads:
             {} if machine.pages is None else _Pages(machine.pages)
         )
         self._pool = ThreadPoolExecutor(
-            machine.cores, initializer=torch.set_default_device, initargs=(machine.device,)
+            machine.cores, initializer=compute_on, initargs=(machine.device,)
         )
 
     def each(self, half: Half, given: Sequence[Any]) -> Iterator[Any]:
