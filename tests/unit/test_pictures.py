@@ -91,7 +91,7 @@ def test_a_transform_of_feature_maps_is_two_convolutions_of_one_pixel(seed: int)
     maps = {n: noise(seed + k, *p.shape) for k, (n, p) in
             enumerate(identity_maps({"ann": 5}, 2, 3).items())}  # fmt: skip
     features = noise(seed, 2, 4, 3, 2, 3)
-    said = transformed(maps, "ann", features)
+    said = transformed(maps, ["ann"], features)[0]
     for m in range(2):
         common = nn.functional.conv2d(features[m], maps["common"][m, :, :, None, None])
         expected = nn.functional.conv2d(common, maps["to/ann"][m, :, :, None, None])

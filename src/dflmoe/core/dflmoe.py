@@ -362,7 +362,7 @@ class DFLMoE:
         for site, expert in sorted(state.experts.items()):
             seen = features
             if self.dials.align == "paper":
-                seen = transformed(state.params["mixture"], site, features)
+                (seen,) = transformed(state.params["mixture"], [site], features)
             elif site in maps:
                 seen = aligned(maps[site], features)
             logits = stacked_call(self.network.head, folds.spread(expert.head), seen)
@@ -384,6 +384,7 @@ class DFLMoE:
         trains = folds.fold >= 0
         own = self.own_log_probs(state, data) if data.alone is None else data.alone
         mixture = folds.out_of_fold(mixed.log_probs)
+        mixture_loss = out_of_fold_loss(mixture, data)
         served, used = what_serves(own, mixture, data, self.dials)
         home = {
             OWN: state.site,
@@ -403,11 +404,10 @@ class DFLMoE:
             share={name: share[:, e] for e, name in enumerate(names)},
             quarantined={name: aside[:, e] for e, name in enumerate(names)},
             worth={
-                name: out_of_fold_loss(folds.out_of_fold(said), data)
-                - out_of_fold_loss(mixture, data)
+                name: out_of_fold_loss(folds.out_of_fold(said), data) - mixture_loss
                 for name, said in mixed.without.items()
             },
             own_loss=out_of_fold_loss(own, data),
-            mixture_loss=out_of_fold_loss(mixture, data),
+            mixture_loss=mixture_loss,
             curve=state.params["training"]["curve"],
         )

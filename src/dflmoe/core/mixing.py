@@ -16,7 +16,7 @@ from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_g
 from dflmoe.core.guard import difference
 from dflmoe.core.selection import selected
 from dflmoe.core.site import Network, SiteData
-from dflmoe.core.stacking import part_of, stacked_call
+from dflmoe.core.stacking import call_each, part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
 from dflmoe.core.together import Parts, together
 from dflmoe.core.training import Adam, batch_of, leaves
@@ -180,14 +180,12 @@ class _Mixer:
         self, params: Params, features: Tensor, own: Tensor, others: Sequence[Tensor]
     ) -> Float[Tensor, "model row expert class ..."]:
         """Return what every expert says, the site's own first."""
-        said = [own, *others]
-        for name in sorted(self.invited.heads):
-            seen = features
-            if self.dials.align == "paper":
-                seen = transformed(params, name, features)
-            elif name in self.invited.maps:
-                seen = aligned(self.invited.maps[name], features)
-            said.append(stacked_call(self.network.head, self.invited.heads[name], seen))
+        peers, maps = sorted(self.invited.heads), self.invited.maps
+        seen = [aligned(maps[name], features) if name in maps else features for name in peers]
+        if self.dials.align == "paper" and peers:
+            seen = transformed(params, peers, features)
+        heads = [self.invited.heads[name] for name in peers]
+        said = [own, *others, *call_each(self.network.head, heads, seen)]
         tokens = torch.stack(said, dim=2)
         return tokens if self.dials.pool == "logits" else self.task.said(tokens, 3)
 

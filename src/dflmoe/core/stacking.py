@@ -24,8 +24,10 @@ def stacked_call(
 ) -> Float[Tensor, "model row ..."]:
     """Run ``module`` once for each set of parameters, each on its own rows.
 
-    Dense modules run in one batched call. On a CPU convolutions run in a loop, images with their
-    channels last: batched over parameters they become grouped convolutions, which are slower there.
+    Dense modules run in batched calls: plain chains of linear layers as matrix products, which is
+    bit for bit what ``vmap`` would make of them, and others by ``vmap``. On a CPU convolutions run
+    in a loop, images with their channels last: batched over parameters they become grouped
+    convolutions, which are slower there.
 
     Args:
         module: The architecture; its own parameters are not used.
@@ -35,6 +37,15 @@ def stacked_call(
     if not params:
         flat: Tensor = module(x.flatten(0, 1))
         return flat.view(*x.shape[:2], *flat.shape[1:])
+    if x.dim() == 3 and (layers := dense_layers(module, params)) is not None:  # noqa: PLR2004
+        for name, layer in layers:
+            if isinstance(layer, nn.Linear):
+                x = torch.bmm(x, params[f"{name}weight"].mT)
+                if layer.bias is not None:
+                    x = x + params[f"{name}bias"][:, None]
+            else:
+                x = layer(x)
+        return x
     if not x.is_cuda and any(
         isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()
     ):
@@ -52,6 +63,56 @@ def stacked_call(
     call = vmap(lambda one, rows: functional_call(module, one, (rows,)), randomness="different")
     batched: Tensor = call(params, x)
     return batched
+
+
+def call_each(
+    module: nn.Module,
+    params: Sequence[Params],
+    xs: Sequence[Float[Tensor, "model row ..."]],
+) -> list[Float[Tensor, "model row ..."]]:
+    """Run ``module`` with several stacks of parameters: small chains of linear layers as one.
+
+    Args:
+        module: The architecture.
+        params: Stacks of its parameters.
+        xs: Inputs of each stack, all of one shape or not.
+    """
+    small = len({x.shape for x in xs}) == 1 and sum(x.numel() for x in xs) <= AT_ONCE
+    if small and xs[0].dim() == 3 and dense_layers(module, params[0]) is not None:  # noqa: PLR2004
+        stacks = {name: torch.cat([one[name] for one in params]) for name in params[0]}
+        return list(stacked_call(module, stacks, torch.cat(list(xs))).split(len(xs[0])))
+    return [stacked_call(module, one, x) for one, x in zip(params, xs, strict=True)]
+
+
+AT_ONCE = 2**22
+"""Numbers that several stacks are given at once, at most; beyond, launching them costs little."""
+
+ELEMENTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+"""Layers that treat every number by itself."""
+
+
+def dense_layers(module: nn.Module, params: Params) -> list[tuple[str, nn.Module]] | None:
+    """Return the layers of a plain chain of linear layers and what stands between them.
+
+    Args:
+        module: The architecture.
+        params: Its parameters; what is not among them does not learn.
+
+    Returns:
+        Layers with the prefix of their parameters' names, or ``None`` if it is anything else.
+    """
+    layers = [("", module)]
+    if type(module) is nn.Sequential:
+        layers = [(f"{name}.", layer) for name, layer in module.named_children()]
+    for name, layer in layers:
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+        if type(layer) is nn.Linear:
+            if any(f"{name}{p}" not in params for p, _ in layer.named_parameters()):
+                return None
+        elif type(layer) not in ELEMENTWISE:
+            return None
+    return layers
 
 
 @dataclass(frozen=True)

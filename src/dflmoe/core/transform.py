@@ -4,7 +4,7 @@
 Maps act on the feature axis, so on feature maps they are 1x1 convolutions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -29,8 +29,8 @@ def identity_maps(widths: Mapping[str, int], models: int, width: int) -> Params:
 
 
 def transformed(
-    maps: Params, expert: str, features: Float[Tensor, "model row feature ..."]
-) -> Float[Tensor, "model row expert_feature ..."]:
-    """Return ``W_k W_com I`` for one expert."""
+    maps: Params, experts: Sequence[str], features: Float[Tensor, "model row feature ..."]
+) -> list[Float[Tensor, "model row expert_feature ..."]]:
+    """Return ``W_k W_com I`` for each expert."""
     common = torch.einsum("moi,mni...->mno...", maps["common"], features)
-    return torch.einsum("moi,mni...->mno...", maps[f"to/{expert}"], common)
+    return [torch.einsum("moi,mni...->mno...", maps[f"to/{k}"], common) for k in experts]

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
+
 from dflmoe.core.algorithm import SERVER, Server
 from dflmoe.core.site import LEADING, Lent
 from dflmoe.errors import HeadError
@@ -58,6 +60,7 @@ class InStep:
         self._before: dict[SiteId, _Sent] = {}
         self._to_server: dict[SiteId, Lent] = {}
         self._reply: list[Lent] = []
+        self._sizes: dict[tuple[tuple[str, torch.Size], ...], int] = {}
         self.payload_bytes: dict[SiteId, int] = {}
         self.sent_bytes: dict[SiteId, int] = dict.fromkeys([*sites, SERVER], 0)
         self.refused: dict[SiteId, list[str]] = {site: [] for site in sites}
@@ -77,10 +80,7 @@ class InStep:
             listeners: How many peers it is sent to.
         """
         fault, leading = self._faults.get(site), LEADING[lent.kind]
-        single = {name: p[0] for name, p in lent.tensors.items()}
-        self.payload_bytes[site] = (
-            len(encode(single, self._dtype, leading=leading - 1)) if single else 0
-        )
+        self.payload_bytes[site] = self._size_of_one(lent)
         if fault == "silent" or not self._weather.arrives(lent.round, site, site):
             return
         if lent.tensors:
@@ -103,6 +103,14 @@ class InStep:
                     leading=leading,
                 ),
             )
+
+    def _size_of_one(self, lent: Lent) -> int:
+        """Return the bytes of the payload of a single model; known by its shapes."""
+        shapes = tuple((name, p.shape) for name, p in lent.tensors.items())
+        if shapes and shapes not in self._sizes:
+            single = {name: p[0] for name, p in lent.tensors.items()}
+            self._sizes[shapes] = len(encode(single, self._dtype, leading=LEADING[lent.kind] - 1))
+        return self._sizes.get(shapes, 0)
 
     def answer(self) -> None:
         """Let the server answer what it heard, if there is one."""
