@@ -5,6 +5,7 @@ in Ray's object store, not with the worker, so a worker that is killed costs wha
 starts another and plays that half again, with the same outcome.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,20 +33,24 @@ class Cluster:
     def __init__(self, groups: Sequence[Group], machine: Machine) -> None:
         import ray  # noqa: PLC0415 - an extra, which machine_named asks for
 
-        self._ray = ray
+        self._ray: Any = ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody what is played
         if not ray.is_initialized():
             joins = "RAY_ADDRESS" in os.environ
             ray.init(
                 num_cpus=None if joins else machine.cores,
                 include_dashboard=None if joins else False,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
             )
-        played = ray.remote(num_cpus=1, max_retries=RETRIES, num_returns=2)(_played)
-        gpus = 1 if machine.device.type == "cuda" else 0
-        self._played = played.options(num_gpus=gpus)
-        self._groups = [ray.put(group) for group in groups]
-        self._seats = [ray.put({}) for _ in groups]
+        self._played = self._ray.remote(
+            num_cpus=1,
+            num_gpus=1 if machine.device.type == "cuda" else 0,
+            max_retries=RETRIES,
+            num_returns=2,
+        )(_played)
+        self._groups = [self._ray.put(group) for group in groups]
+        self._seats = [self._ray.put({}) for _ in groups]
 
     def each(self, half: Half, given: Sequence[Any]) -> Iterator[Any]:
         """See ``Executor``."""

@@ -4,7 +4,8 @@ What a function of ``core`` makes is made on the default device of its thread, a
 drawn on the CPU, so that a seed draws the same wherever a site computes.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -61,18 +62,35 @@ def moved(thing: T, device: torch.device) -> T:
         thing: A tensor, a module, or a mapping, list or data class of such.
         device: Where to.
     """
+    return _changed(thing, lambda leaf: leaf.to(device))
+
+
+def with_own_modules(thing: T) -> T:
+    """Return the same with copies of its modules; what shared one shares its copy.
+
+    Args:
+        thing: A module, or a mapping, list or data class of such.
+    """
+    copies: dict[int, object] = {}
+    return _changed(
+        thing, lambda leaf: leaf if isinstance(leaf, Tensor) else copy.deepcopy(leaf, copies)
+    )
+
+
+def _changed(thing: T, change: Callable[[Any], object]) -> T:
+    """Return the same with its tensors and modules changed, and all the rest as it is."""
     found: Any = thing
     if isinstance(thing, Tensor | nn.Module):
-        found = thing.to(device)
+        found = change(thing)
     elif isinstance(thing, list):
-        ones = [moved(one, device) for one in thing]
+        ones = [_changed(one, change) for one in thing]
         found = ones if any(a is not b for a, b in zip(ones, thing, strict=True)) else thing
     elif isinstance(thing, Mapping):
-        there = {key: moved(value, device) for key, value in thing.items()}
+        there = {key: _changed(value, change) for key, value in thing.items()}
         found = there if _differ(there, thing) else thing
     elif is_dataclass(thing) and not isinstance(thing, type):
         held = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init}
-        there = {name: moved(value, device) for name, value in held.items()}
+        there = {name: _changed(value, change) for name, value in held.items()}
         found = replace(thing, **there) if _differ(there, held) else thing
     return found  # type: ignore[no-any-return]
 

@@ -1,14 +1,14 @@
 """Workers in this process: threads that share its memory, so that nothing is copied to them."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dflmoe.simulation.device import compute_on
+from dflmoe.simulation.device import compute_on, with_own_modules
 from dflmoe.simulation.group import Group, Half, Seat, Seats
 from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId
@@ -21,7 +21,9 @@ class Threads:
         torch.set_num_threads(1)
         # Workers must not share modules: a functional call swaps a module's parameters for a
         # moment. Sites of one group share theirs, so that they are known to be alike.
-        self._groups = [copy_of(group).there() for group in groups]
+        self._groups = [
+            replace(g, algorithms=with_own_modules(g.algorithms)).there() for g in groups
+        ]
         self._seats: dict[int, Seats] | _Pages = (
             {} if machine.pages is None else _Pages(machine.pages)
         )
@@ -76,9 +78,3 @@ class _Pages:
 
     def _page(self, index: int, place: int) -> Path:
         return self._folder / f"{index}-{place}.seat"
-
-
-def copy_of(group: Group) -> Group:
-    """Return a group with modules of its own; its sites share what they shared."""
-    shared: dict[int, Any] = {id(data): data for data in group.data.values()}
-    return copy.deepcopy(group, shared)
