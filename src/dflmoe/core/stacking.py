@@ -107,7 +107,7 @@ def dense_layers(module: nn.Module, params: Params) -> list[tuple[str, nn.Module
     for name, layer in layers:
         if layer._forward_hooks or layer._forward_pre_hooks:
             return None
-        if type(layer) is nn.Linear:
+        if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
             if any(f"{name}{p}" not in params for p, _ in layer.named_parameters()):
                 return None
         elif type(layer) not in ELEMENTWISE:

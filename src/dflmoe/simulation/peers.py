@@ -63,7 +63,9 @@ class Sampled:
 
     def heard(self, site: SiteId, number: int, last: Outcome | None) -> Sequence[SiteId]:
         """See ``Peers``."""
-        kept = self._useful(last)[: self._count - -(-self._count // TRIED)]
+        kept = [peer for peer in self._useful(last) if peer != site][
+            : self._count - -(-self._count // TRIED)
+        ]
         found = dict.fromkeys(kept)
         rng = random.Random(f"{self._seed}/peers/{site}/{number}")  # noqa: S311 - no secret
         while len(found) < self._count:
