@@ -8,9 +8,9 @@ from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
 from dflmoe.core.convex import newton
-from dflmoe.core.site import SiteData
+from dflmoe.core.site import SiteData, packed
 from dflmoe.core.stacking import initial, stacked_call
-from dflmoe.core.training import Training, cross_fit, outputs_out_of_fold, packed
+from dflmoe.core.training import Training, cross_fit, outputs_out_of_fold
 from dflmoe.types import Params
 
 HEAD = nn.Linear(4, 2)

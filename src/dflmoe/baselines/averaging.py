@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dflmoe.core.algorithm import SERVER, Outcome, alone_outcome
-from dflmoe.core.site import Lent, Network, SiteData, SiteState
+from dflmoe.core.site import Lent, Network, SiteData, SiteState, packed
 from dflmoe.core.stacking import BodyAndHead, initial, mean_of
 from dflmoe.core.together import Parts
 from dflmoe.core.training import (
@@ -27,7 +27,6 @@ from dflmoe.core.training import (
     decay,
     leaves,
     outputs_out_of_fold,
-    packed,
 )
 from dflmoe.types import Params, SiteId, generator
 

@@ -7,6 +7,7 @@ what made borrowed heads mean something in our trials (docs/method.md).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from dflmoe.core.dials import Dials
 from dflmoe.core.distil import is_distribution, with_opinion
 from dflmoe.core.guard import what_serves
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
+from dflmoe.core.remembered import remembered
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import BodyAndHead, Stack, initial, mean_of, part_of, stacked_call
 from dflmoe.core.task import over_places
@@ -123,19 +125,24 @@ class DFLMoE:
         opinions = self._opinions(experts, data, rng)
         if self.dials.distil and opinions:
             said[TAUGHT] = self._taught(state, opinions, data, rng)
+        body = state.params["body"]
+        features = self._features(body, data)
         mixed = fit_mixture(
             self.network,
             self.dials,
             Invited(own_head, heads, widths, ages, maps, data.crossfit.spread(said)),
-            self._features(state.params["body"], data),
-            body=state.params["body"],
+            features,
+            body=body,
             previous=state.params["mixture"],
             data=data,
             rng=rng,
         )
         params = {**state.params, "body": mixed.body, "mixture": mixed.params}
         state = replace(state, params=params)
-        return state, self._judged(state, mixed, data)
+        if mixed.body is not body:
+            features = self._features(mixed.body, data)
+        own = self._said(state, features, data) if data.alone is None else data.alone
+        return state, self._judged(state, own, mixed, data)
 
     def _of_anchors(
         self, body: Params, data: SiteData, fit: int | None = None
@@ -312,7 +319,11 @@ class DFLMoE:
         with torch.no_grad():
             if self.network.common:
                 first = {name: p[:: data.crossfit.fits] for name, p in body.items()}
-                features = stacked_call(self.network.body, first, data.x)
+                features = remembered(
+                    data.x,
+                    [*self.network.body.parameters(), *body.values()],
+                    partial(stacked_call, self.network.body, first, data.x),
+                )
                 return features.repeat_interleave(data.crossfit.fits, dim=0)
             x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
             return stacked_call(self.network.body, body, x)
@@ -373,17 +384,27 @@ class DFLMoE:
         self, state: SiteState, data: SiteData
     ) -> Float[Tensor, "split row class ..."]:
         """Return what the site's own network says: out of fold on training rows."""
-        features = self._features(state.params["body"], data)
+        return self._said(state, self._features(state.params["body"], data), data)
+
+    def _said(
+        self, state: SiteState, features: Float[Tensor, "model row feature ..."], data: SiteData
+    ) -> Float[Tensor, "split row class ..."]:
+        """Return what the site's own head says of features."""
         with torch.no_grad():
             logits = stacked_call(self.network.head, state.params["head"], features)
         return data.crossfit.out_of_fold(data.task.said(logits, 2))
 
-    def _judged(self, state: SiteState, mixed: Mixed, data: SiteData) -> Outcome:
+    def _judged(
+        self,
+        state: SiteState,
+        own: Float[Tensor, "split row class ..."],
+        mixed: Mixed,
+        data: SiteData,
+    ) -> Outcome:
         """Compare the mixture with the site's own model out of fold and decide which serves."""
         folds = data.crossfit
         trains = folds.fold >= 0
-        own = self.own_log_probs(state, data) if data.alone is None else data.alone
-        mixture = folds.out_of_fold(mixed.log_probs)
+        mixture = mixed.log_probs
         mixture_loss = out_of_fold_loss(mixture, data)
         served, used = what_serves(own, mixture, data, self.dials)
         home = {
@@ -393,7 +414,7 @@ class DFLMoE:
         }
         names = [home.get(name, name) for name in mixed.names]
         shown = torch.where(trains.all(1, keepdim=True), trains, ~trains).float()
-        share = (folds.out_of_fold(over_places(mixed.weights)) * shown[..., None]).sum(1)
+        share = (over_places(mixed.weights) * shown[..., None]).sum(1)
         share = share / shown.sum(1, keepdim=True)
         aside = ~mixed.available.unflatten(0, (folds.splits, folds.fits))[:, -1]
         return Outcome(
@@ -404,7 +425,7 @@ class DFLMoE:
             share={name: share[:, e] for e, name in enumerate(names)},
             quarantined={name: aside[:, e] for e, name in enumerate(names)},
             worth={
-                name: out_of_fold_loss(folds.out_of_fold(said), data) - mixture_loss
+                name: out_of_fold_loss(said, data) - mixture_loss
                 for name, said in mixed.without.items()
             },
             own_loss=out_of_fold_loss(own, data),

@@ -67,7 +67,7 @@ class Invited:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A fitted mixture and what it predicts for every row.
+    """A fitted mixture and what it predicts: out of fold, and of the last fit for test rows.
 
     Attributes:
         names: Of the experts, in the order of their weights.
@@ -82,10 +82,10 @@ class Mixed:
     names: Sequence[str]
     params: Params
     body: Params
-    log_probs: Float[Tensor, "model row class ..."]
-    weights: Float[Tensor, "model row expert ..."]
+    log_probs: Float[Tensor, "split row class ..."]
+    weights: Float[Tensor, "split row expert ..."]
     available: Bool[Tensor, "model expert"]
-    without: Mapping[SiteId, Float[Tensor, "model row class ..."]]
+    without: Mapping[SiteId, Float[Tensor, "split row class ..."]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _View:
 
     features: Float[Tensor, "model row feature ..."]
     own: Float[Tensor, "model row class ..."]
-    tokens: Float[Tensor, "model row expert class ..."]
+    tokens: Float[Tensor, "model row expert class ..."] | None
     said: Sequence[Float[Tensor, "model row class ..."]]
     x: Float[Tensor, "model row ..."] | None = None
 
@@ -104,7 +104,7 @@ class _View:
         return _View(
             self.features[model, pick],
             self.own[model, pick],
-            self.tokens[model, pick],
+            None if self.tokens is None else self.tokens[model, pick],
             [one[model, pick] for one in self.said],
             None if self.x is None else self.x[model, pick],
         )
@@ -166,9 +166,9 @@ class _Mixer:
         """Return the tensors that ``fitting`` starts from."""
         slots, found = self.slots, {"available": self.available, "prior": self.prior}
         found |= {f"params/{_renamed(name, slots)}": p for name, p in params.items()}
-        found |= {"features": view.features, "own": view.own, "tokens": view.tokens}
-        if not self.listens:
-            return found
+        found |= {"features": view.features, "own": view.own}
+        if view.tokens is not None:
+            return found | {"tokens": view.tokens}
         found |= {f"own_head/{name}": p for name, p in self.invited.own.items()}
         for part, named in (("heads", self.invited.heads), ("maps", self.invited.maps)):
             for peer, of in named.items():
@@ -195,7 +195,7 @@ class _Mixer:
         if view.x is not None:
             features = stacked_call(self.network.body, part_of(params, "body"), view.x)
             own = stacked_call(self.network.head, self.invited.own, features)
-        if self.listens:
+        if tokens is None:
             tokens = self.tokens(params, features, own, view.said)
         scores = gate_scores(params, self.invited.names, self.task.query(features), tokens)
         log_weights = self.weighed(scores, self.available)
@@ -246,11 +246,16 @@ class _Fitting:
     widths: tuple[tuple[str, int], ...]
 
     def __call__(self, given: Params, parts: Parts) -> Params:
-        """See ``Stackable``: parameters, and what the mixture says with and without each peer."""
+        """See ``Stackable``: parameters, and what is said of the rows that each fit is asked about.
+
+        That is said by all and without each peer.
+        """
         mixer = self._mixer(given)
         params = leaves(part_of(given, "params"))
         said = [given[f"said/{k}"] for k in range(len(self.said))] if mixer.listens else []
-        everything = _View(given["features"], given["own"], given["tokens"], said, given.get("x"))
+        everything = _View(
+            given["features"], given["own"], given.get("tokens"), said, given.get("x")
+        )
         y, weight, count = given["y"], given["weight"], given["count"]
         row = torch.arange(y.shape[1]).expand(len(y), -1)
         optimiser = Adam(params, self.dials.mixture_rate) if params else None
@@ -263,8 +268,9 @@ class _Fitting:
             loss = (self.task.losses(log_probs, target) * share).sum()
             optimiser.step(loss + mixer.pull(params, count))
         with torch.no_grad():
-            log_probs, log_weights = mixer(params, everything)
-            without = mixer.without(params, everything) if self.dials.guard else {}
+            view = everything.at(given["asked"])
+            log_probs, log_weights = mixer(params, view)
+            without = mixer.without(params, view) if self.dials.guard else {}
         return {
             **{f"params/{name}": p.detach() for name, p in params.items()},
             **{f"without/{slot}": said for slot, said in without.items()},
@@ -335,37 +341,40 @@ def fit_mixture(
         own = stacked_call(network.head, invited.own, features)
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
-        tokens = mixer.tokens(params, features, own, others)
-    if invited.heads:
+        tokens = None
+        if not mixer.listens or dials.guard or dials.experts or dials.gate == "selected":
+            tokens = mixer.tokens(params, features, own, others)
+    if invited.heads and tokens is not None:
         admitted = _admitted(tokens, data, weight, len(invited.home), dials)
         mixer = replace(mixer, available=admitted)
-    if dials.gate == "selected":
+    if dials.gate == "selected" and tokens is not None:
         chosen = selected(tokens, data.y, weight, mixer.available, task=data.task, pool=dials.pool)
         mixer = replace(mixer, prior=_log_weights_of(chosen))
 
-    rows, y = len(data.y), data.y.expand(models, *data.y.shape)
+    y, (asked, _) = data.y.expand(models, *data.y.shape), folds.asked
     x = data.x.repeat_interleave(folds.fits, dim=0) if mixer.moves else None
-    view = _View(features, own, tokens, others, x)
-    known = {"y": y, "weight": weight, "count": count}
+    view = _View(features, own, None if mixer.listens else tokens, others, x)
+    known = {"y": y, "weight": weight, "count": count, "asked": asked}
     fitted = together(mixer.fitting, mixer.given(params, view) | known, rng)
     slots = mixer.slots
     kept = {
         _renamed(name, {slot: n for n, slot in slots.items()}): p
         for name, p in part_of(fitted, "params").items()
     }
-    weights = fitted["log_weights"].exp()[:, :, : len(invited.names)]
+
+    def said(name: str) -> Tensor:
+        return folds.gathered(fitted[name][:, : asked.shape[1]])
+
+    weights = fitted["log_weights"].exp()[:, : asked.shape[1]]
+    fitted["weights"] = weights.expand(-1, asked.shape[1], *weights.shape[2:])
     return Mixed(
         names=invited.names,
         params={name: p for name, p in kept.items() if not name.startswith("body/")},
         body=part_of(kept, "body") if mixer.moves else body,
-        log_probs=fitted["log_probs"][:, :rows],
-        weights=weights[:, :rows].expand(-1, rows, *weights.shape[2:]),
+        log_probs=said("log_probs"),
+        weights=said("weights"),
         available=mixer.available,
-        without={
-            name: fitted[f"without/{slots[name]}"][:, :rows]
-            for name in sorted(invited.heads)
-            if dials.guard
-        },
+        without={name: said(f"without/{slot}") for name, slot in slots.items() if dials.guard},
     )
 
 

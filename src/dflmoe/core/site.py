@@ -56,6 +56,23 @@ EVERY = -2
 """The fold of rows that are not the site's own: public ones, with the peers' opinion of them."""
 
 
+def packed(
+    times: Float[Tensor, "model row"],
+) -> tuple[Int[Tensor, "model pick"], Float[Tensor, "model pick"]]:
+    """Return the rows that each model uses and weights that sum to one.
+
+    Models with fewer rows are padded with weight zero.
+
+    Args:
+        times: How often a model uses a row.
+    """
+    used = times > 0
+    order = torch.argsort(used.to(torch.int8), dim=1, descending=True, stable=True)
+    order = order[:, : int(used.sum(1).max())]
+    weight = times.gather(1, order)
+    return order, weight / weight.sum(1, keepdim=True).clamp(min=1)
+
+
 @dataclass(frozen=True)
 class CrossFit:
     """Which rows each fit learns from, for every split.
@@ -107,6 +124,31 @@ class CrossFit:
         split = torch.arange(self.splits)[:, None]
         row = torch.arange(self.fold.shape[1])[None, :]
         return stacked[split, fit, row]
+
+    @cached_property
+    def asked(self) -> tuple[Int[Tensor, "model pick"], Bool[Tensor, "model pick"]]:
+        """The rows that each fit is asked about, and which of them are: ``out_of_fold`` in short.
+
+        A fit of a fold is asked about the rows that it left out, the last fit about all others.
+        """
+        asks = self.judges.clone()
+        asks[:, -1] = self.fold < 0
+        row, weight = packed(asks.flatten(0, 1).float())
+        return row, weight > 0
+
+    def gathered(
+        self, values: Shaped[Tensor, "model pick *rest"]
+    ) -> Shaped[Tensor, "split row *rest"]:
+        """Return for each row what the fit says that is asked about it.
+
+        Args:
+            values: Of the rows that each fit is asked about.
+        """
+        row, there = self.asked
+        split = torch.arange(self.splits).repeat_interleave(self.fits)[:, None].expand_as(row)
+        whole = values.new_zeros(*self.fold.shape, *values.shape[2:])
+        whole[split[there], row[there]] = values[there]
+        return whole
 
     def by_fit(self, params: Params) -> Params:
         """Return the parameters of every fit of each split: ``[split, fit, ...]``."""

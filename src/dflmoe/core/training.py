@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.optim.adam import adam
 
 from dflmoe.core.convex import newton
-from dflmoe.core.site import SiteData
+from dflmoe.core.site import SiteData, packed
 from dflmoe.core.stacking import Stacked, part_of
 from dflmoe.core.task import Task
 from dflmoe.core.together import Parts, together
@@ -134,23 +134,6 @@ def decay(
             moved = p if towards is None else p - towards[name]
             total = total + strength @ moved.flatten(1).square().sum(1)
     return total / 2
-
-
-def packed(
-    times: Float[Tensor, "model row"],
-) -> tuple[Int[Tensor, "model pick"], Float[Tensor, "model pick"]]:
-    """Return the rows that each model uses and weights that sum to one.
-
-    Models with fewer rows are padded with weight zero.
-
-    Args:
-        times: How often a model uses a row.
-    """
-    used = times > 0
-    order = torch.argsort(used.to(torch.int8), dim=1, descending=True, stable=True)
-    order = order[:, : int(used.sum(1).max())]
-    weight = times.gather(1, order)
-    return order, weight / weight.sum(1, keepdim=True).clamp(min=1)
 
 
 def cross_fit(
@@ -351,15 +334,9 @@ def outputs_out_of_fold(
         data: The site's rows.
     """
     folds = data.crossfit
-    asked = folds.judges.clone()
-    asked[:, -1] = folds.fold < 0
-    row, weight = packed(asked.flatten(0, 1).float())
+    row, _ = folds.asked
     split = torch.arange(folds.splits).repeat_interleave(folds.fits)[:, None]
-    out = network(params, data.x[split, row])
-    whole = out.new_zeros(*folds.fold.shape, *out.shape[2:])
-    there = weight > 0
-    whole[split.expand_as(row)[there], row[there]] = out[there]
-    return whole
+    return folds.gathered(network(params, data.x[split, row]))
 
 
 def batch_of(
