@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dflmoe.core.convex import newton
 from dflmoe.core.site import SiteData, packed
 from dflmoe.core.stacking import initial, stacked_call
-from dflmoe.core.training import Training, cross_fit, outputs_out_of_fold
+from dflmoe.core.training import Adam, Training, cross_fit, leaves, outputs_out_of_fold
 from dflmoe.types import Params
 
 HEAD = nn.Linear(4, 2)
@@ -143,3 +143,22 @@ def test_each_row_is_predicted_by_the_fit_that_did_not_see_it(rng: torch.Generat
     torch.testing.assert_close(
         outputs_out_of_fold(network, params, data), folds.out_of_fold(everything)
     )
+
+
+def test_a_step_is_that_of_pytorch_s_adam_however_a_gradient_lies_in_memory() -> None:
+    at, x = torch.arange(12.0).view(2, 2, 3), torch.randn(2, 5, 3)
+    ours, theirs = leaves({"weight": at}), leaves({"weight": at})
+    mine = Adam(ours, 0.1)
+    other = torch.optim.Adam(theirs.values(), lr=0.1)
+
+    def loss(params: Params) -> Tensor:
+        return torch.bmm(x, params["weight"].mT).square().mean()
+
+    (gradient,) = torch.autograd.grad(loss(ours), ours.values())
+    assert not gradient.is_contiguous()
+    for _ in range(5):
+        mine.step(loss(ours))
+        other.zero_grad()
+        loss(theirs).backward()
+        other.step()
+    torch.testing.assert_close(ours["weight"], theirs["weight"])

@@ -49,20 +49,29 @@ def stacked_call(
     if not x.is_cuda and any(
         isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()
     ):
-        layout = torch.channels_last if x.dim() == 5 else torch.contiguous_format  # noqa: PLR2004 - images
-        rows = [
+        each = {name: p.unbind() for name, p in params.items()}
+        said = [
             functional_call(
                 module,
-                {name: p[m] for name, p in params.items()},
-                (x[m].contiguous(memory_format=layout),),
+                {name: _channels_last(p[m]) for name, p in each.items()},
+                (_channels_last(rows),),
             )
-            for m in range(len(x))
+            for m, rows in enumerate(x.unbind())
         ]
-        return torch.stack(rows)
+        return torch.stack(said)
 
     call = vmap(lambda one, rows: functional_call(module, one, (rows,)), randomness="different")
     batched: Tensor = call(params, x)
     return batched
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Return images or kernels with their channels last in memory; all else as it is.
+
+    ``to`` does so even where there is one channel, which ``contiguous`` takes for last already.
+    """
+    images = tensor.dim() == 4  # noqa: PLR2004 - rows, channels, height, width
+    return tensor.to(memory_format=torch.channels_last) if images else tensor
 
 
 def call_each(

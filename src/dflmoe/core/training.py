@@ -69,10 +69,11 @@ class Fitted:
 class Adam:
     """The optimiser that everything here is trained with: PyTorch's, by its functional form.
 
-    ``torch.optim.Adam`` takes the very same steps, but loads PyTorch's compiler first.
+    ``torch.optim.Adam`` takes the same steps, but loads PyTorch's compiler first. On a CPU a step
+    is one pass over memory (``fused``), which takes parameters and gradients for alike in layout.
 
     Args:
-        params: What is trained.
+        params: What is trained: ``leaves``.
         learning_rate: Of every step.
     """
 
@@ -92,15 +93,17 @@ class Adam:
         if not torch.isfinite(loss):
             raise FloatingPointError("the training loss is not a finite number")
         gradients = torch.autograd.grad(loss, self.params)
+        on_cpu = loss.device.type == "cpu"
         with torch.no_grad():
             adam(
                 self.params,
-                list(gradients),
+                [gradient.contiguous() for gradient in gradients],
                 self._mean,
                 self._square,
                 [],
                 self._steps,
-                foreach=True,
+                fused=on_cpu,
+                foreach=not on_cpu,
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
@@ -112,8 +115,11 @@ class Adam:
 
 
 def leaves(params: Params) -> Params:
-    """Return a trainable copy of ``params``."""
-    return {name: p.detach().clone().requires_grad_() for name, p in params.items()}
+    """Return a trainable copy of ``params``, each tensor in one piece."""
+    kept = {
+        name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in params.items()
+    }
+    return {name: p.requires_grad_() for name, p in kept.items()}
 
 
 def decay(

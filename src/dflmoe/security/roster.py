@@ -111,6 +111,7 @@ def _metadata(text: str, kind: type[Part]) -> Metadata[Part]:
     """Return signed metadata, once it is of the kind that was asked for."""
     try:
         found: Metadata[Part] = Metadata.from_bytes(text.encode())
+        _ = found.signed_bytes  # what cannot be written again, as infinity, was never signed
     except RepositoryError as error:
         raise RosterError(f"a part of the roster cannot be read: {error}") from error
     if not isinstance(found.signed, kind):
