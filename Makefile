@@ -1,5 +1,8 @@
 # make pilot   set everything up and see on four real hospitals whether lending heads pays
-# make bench   compare methods on medical data, quickly; DFLMOE_DATA names the folder of data sets
+# make bench   methods on medical data, quickly, and speed; DFLMOE_DATA names the folder of data sets
+# make bench-methods  the first of the two
+# make bench-speed    the second: rounds and their parts beside plain loops, and many sites
+# make bench-peers    our simulator beside Flower, fluke-fl, pfl and p2pfl, each in an environment of its own
 # make demo    three hospitals as nodes of this machine, over mutual TLS
 # make test    what every change must pass
 # make test-faults  faults at every moment, where make test takes a sample
@@ -19,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench test test-faults test-e2e test-all test-gpu night fuzz check fluke clean
+.PHONY: pilot demo bench bench-methods bench-speed bench-peers test test-faults test-e2e test-all test-gpu night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -28,9 +31,24 @@ pilot: .venv/.pilot
 demo: .venv/.demo
 	$(BIN)/dflmoe demo --out runs/demo
 
-bench: .venv/.bench
+bench: bench-methods bench-speed
+
+bench-methods: .venv/.bench
 	$(BIN)/dflmoe bench run homogeneous --quick
 	$(BIN)/dflmoe bench run heterogeneous --quick
+
+# A benchmark imports what its conftest.py has: hence another import mode.
+bench-speed: .venv/.test
+	$(BIN)/pytest benchmarks/speed --benchmark-json=.venv/speed.json --benchmark-columns=median \
+	  --override-ini addopts='-ra --strict-markers --strict-config'
+
+bench-peers: .venv/.test .venv-peers/.done
+	$(BIN)/python benchmarks/peers/compare.py --peers .venv-peers
+
+# What can't be installed is in the table with the reason; delete .venv-peers/.done to try again.
+.venv-peers/.done: benchmarks/peers/install.py
+	$(PYTHON) benchmarks/peers/install.py .venv-peers --torch "$(TORCH)"
+	@touch $@
 
 test: .venv/.test check
 	$(BIN)/pytest tests/unit tests/property --numprocesses 2 --dist worksteal \
@@ -106,4 +124,4 @@ fluke: .venv/.bench .venv-fluke/.done
 	@touch .venv/.pilot .venv/.demo .venv/.bench $@
 
 clean:
-	rm -rf .venv .venv-fluke build dist runs src/*.egg-info
+	rm -rf .venv .venv-fluke .venv-peers build dist runs src/*.egg-info

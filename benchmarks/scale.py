@@ -1,7 +1,7 @@
 """How time and memory grow with the number of sites: ``python benchmarks/scale.py``.
 
-Every site has a head of 9,610 parameters (64-128-10), hears eight peers and keeps the four of most
-use. Each number of sites is played in a process of its own; time per site should stay as it is.
+Every site has a head of 9,610 parameters (64-128-10) and hears eight peers, by usefulness and
+chance. Each number of sites is played in a process of its own; time per site should stay as it is.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from dflmoe.core.dials import Dials
 from dflmoe.core.site import CrossFit, Network, SiteData
 from dflmoe.core.training import Training
 from dflmoe.simulation.federation import play
+from dflmoe.simulation.machine import Machine
 
 ROWS, FEATURES, CLASSES, HEARS = 24, 64, 10, 8
 
@@ -37,8 +40,14 @@ def site_data(seed: int) -> SiteData:
     return SiteData(x, y, CrossFit(fold[None]), torch.arange(ROWS))
 
 
-def measured(sites: int, rounds: int) -> dict[str, float]:
-    """Return what playing so many sites takes in this process."""
+def measured(sites: int, rounds: int, pages: Path | None) -> dict[str, float]:
+    """Return what playing so many sites takes in this process.
+
+    Args:
+        sites: How many.
+        rounds: How many.
+        pages: Folder for the state of sites that wait; memory if not given.
+    """
     names = [f"site-{k}" for k in range(sites)]
     head = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, CLASSES))
     network = Network(nn.Identity(), head, FEATURES, CLASSES, common=True)
@@ -54,6 +63,7 @@ def measured(sites: int, rounds: int) -> dict[str, float]:
         seed=0,
         purpose="scale",
         hears=HEARS,
+        machine=Machine(pages=pages),
         history=False,
     )
     took = (time.perf_counter() - began) / rounds
@@ -72,15 +82,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, nargs="+", default=[30, 100, 300, 1000])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pages", action="store_true", help="sites wait on disk")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
-        sys.stdout.write(json.dumps(measured(chosen.sites[0], chosen.rounds)))
+        with TemporaryDirectory() as folder:
+            pages = Path(folder) if chosen.pages else None
+            sys.stdout.write(json.dumps(measured(chosen.sites[0], chosen.rounds, pages)))
         return
     found = []
     for sites in chosen.sites:
         command = [sys.executable, __file__, "--one", "--rounds", str(chosen.rounds)]
+        command += ["--pages"] if chosen.pages else []
         ran = subprocess.run(  # noqa: S603 - this very file
             [*command, "--sites", str(sites)], check=True, capture_output=True, text=True
         )

@@ -154,7 +154,7 @@ def test_a_step_is_that_of_pytorch_s_adam_however_a_gradient_lies_in_memory() ->
     def loss(params: Params) -> Tensor:
         return torch.bmm(x, params["weight"].mT).square().mean()
 
-    (gradient,) = torch.autograd.grad(loss(ours), ours.values())
+    (gradient,) = torch.autograd.grad(loss(ours), list(ours.values()))
     assert not gradient.is_contiguous()
     for _ in range(5):
         mine.step(loss(ours))

@@ -94,6 +94,12 @@ def pilot(
         int | None, typer.Option(help="Hospitals of --demo-split: 2, 3 or 4; 3 if not given.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="How numbers travel: fp32, fp16 or int8.")] = "fp32",
+    peers: Annotated[
+        int | None,
+        typer.Option(
+            help="Peers that a site hears in a round, by use and chance; all if not given."
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
     ] = "cpu",
@@ -129,6 +135,7 @@ def pilot(
         body_learns=tuple(body_learns or ()),
         charter=charter,
         dtype=dtype_of(dtype),
+        peers=peers,
         device=device,
         executor=executor,
         workers=workers,

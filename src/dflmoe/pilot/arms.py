@@ -167,6 +167,7 @@ def play_repeat(
             seed=seed,
             purpose=purpose,
             faults=faults,
+            hears=options.peers,
             dtype=options.dtype,
             machine=machine,
         )

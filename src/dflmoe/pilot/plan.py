@@ -52,6 +52,7 @@ class Options:
             for some rounds and lent as a whole, beside networks that each site keeps to itself.
         dtype: How numbers travel.
         only_split: The one test fold to play; ``None`` for all.
+        peers: Peers that each site hears in a round, by usefulness and chance; ``None`` for all.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
         executor: Who trains them: ``threads`` of this process, or ``ray``.
         workers: How many of them; as many as there are cores if not given.
@@ -72,6 +73,7 @@ class Options:
     charter: str | None = None
     dtype: WireDtype = "fp32"
     only_split: int | None = None
+    peers: int | None = None
     device: str = "cpu"
     executor: str = "threads"
     workers: int | None = None
@@ -102,6 +104,10 @@ class Options:
             (
                 self.train_rows is None or self.train_rows >= 2 * INNER_FOLDS,
                 f"--train-rows is {self.train_rows}; it takes {2 * INNER_FOLDS} or more",
+            ),
+            (
+                self.peers is None or self.peers >= 1,
+                f"--peers is {self.peers}; it takes 1 or more",
             ),
             (
                 0 < self.sensitivity <= 1,

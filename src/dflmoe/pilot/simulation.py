@@ -33,7 +33,8 @@ class Site:
         name: Unique among the sites.
         dataset: Pairs of an input (all of one shape) and a class, 0 to C-1.
         body: Inputs to features, ``[row, ...] -> [row, feature, ...]``; it stays at the site. Its
-            weights are drawn anew.
+            weights are drawn anew. Many sites that are given the very same modules are trained
+            together.
         head: Features to logits, ``-> [row, class]``; it is lent.
         patient: Patient of each row; without it each row is taken for one.
     """
@@ -83,6 +84,7 @@ def simulate(
     training: Training | None = None,
     charter: tuple[nn.Module, nn.Module] | None = None,
     anchors: torch.Tensor | None = None,
+    peers: int | None = None,
     device: str = "cpu",
     executor: str = "threads",
     workers: int | None = None,
@@ -104,6 +106,7 @@ def simulate(
             ``nn.Identity()`` for none.
         anchors: Public inputs without labels that all sites hold, ``[anchor, ...]``: what sites
             lend of them brings heads of different networks together, and teaches.
+        peers: Peers that each site hears in a round, by usefulness and chance; all if not given.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
         executor: Who trains them: ``threads`` of this process, or ``ray``.
         workers: How many of them; as many as there are cores if not given.
@@ -166,6 +169,7 @@ def simulate(
         rounds=rounds,
         seed=seed,
         train_rows=train_rows,
+        peers=peers,
         device=device,
         executor=executor,
         workers=workers,
