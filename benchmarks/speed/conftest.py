@@ -58,10 +58,12 @@ class Speed:
         ratio = median(a / b for a, b in zip(mine, theirs, strict=True))
         self._add(what, "s", target, value=median(mine), reference=median(theirs), ratio=ratio)
 
-    def told(self, what: str, ask: Callable[[], float], unit: str, target: float) -> None:
-        """Tell a number that something measures itself, the median of three times."""
+    def told(
+        self, what: str, ask: Callable[[], float], unit: str, target: float, *, times: int = 3
+    ) -> None:
+        """Tell a number that something measures itself, the median of some times."""
         found: list[float] = []
-        self._benchmark.pedantic(lambda: found.append(ask()), rounds=3)
+        self._benchmark.pedantic(lambda: found.append(ask()), rounds=times)
         self._add(what, unit, target, value=median(found))
 
     def _add(

@@ -140,24 +140,24 @@ def frozen() -> Network:
 
 
 def rounds_of(method: Algorithm) -> None:
-    """Play rounds of a method."""
+    """Play a round of a method."""
     sites = dict.fromkeys(FOLDED, method)
-    play(sites, FOLDED, rounds=ROUNDS, seed=0, purpose="speed", machine=Machine(workers=1))
+    play(sites, FOLDED, rounds=1, seed=0, purpose="speed", machine=Machine(workers=1))
 
 
 def test_the_published_method(speed: Speed) -> None:
     alone, ours = LocalOnly(whole(), STEPS), DFLMoE(whole(), Dials.paper(), STEPS)
-    what = "2 rounds of dFLMoE as published, 8 sites; beside local only"
+    what = "a round of dFLMoE as published, 8 sites; beside local only"
     speed.beside(what, lambda: rounds_of(ours), lambda: rounds_of(alone), target=1.6, rounds=3)
 
 
 def test_a_frozen_body(speed: Speed) -> None:
     alone, ours = LocalOnly(whole(), STEPS), DFLMoE(frozen(), Dials(), STEPS)
-    what = "2 rounds of dFLMoE on a frozen body; beside local only"
+    what = "a round of dFLMoE on a frozen body; beside local only"
     speed.beside(what, lambda: rounds_of(ours), lambda: rounds_of(alone), target=1.3, rounds=3)
 
 
 def test_a_frozen_body_beside_its_head_alone(speed: Speed) -> None:
     alone, ours = LocalOnly(frozen(), STEPS), DFLMoE(frozen(), Dials(), STEPS)
-    what = "2 rounds of dFLMoE on a frozen body; beside training the head only"
+    what = "a round of dFLMoE on a frozen body; beside training the head only"
     speed.beside(what, lambda: rounds_of(ours), lambda: rounds_of(alone), rounds=3)

@@ -28,21 +28,26 @@ from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
 from dflmoe.privacy.membership import Leak
 from dflmoe.simulation.faults import Fault, Weather
 from dflmoe.simulation.federation import Played, play
+from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId, generator
 
+PLAIN_MACHINE = Machine()
+"""The cores of a CPU."""
 
-def play_run(setting: RunSetting, root: Path | None) -> RunRecord:
+
+def play_run(setting: RunSetting, root: Path | None, machine: Machine = PLAIN_MACHINE) -> RunRecord:
     """Play a run and return its record; a run that fails says why, and stops nothing else.
 
     Args:
         setting: What to play.
         root: The folder of data sets; ``None`` for the embedded set only.
+        machine: On what.
     """
     began = time.perf_counter()
     record = RunRecord(digest=setting.digest, setting=setting, status="failed", software=software())
     try:
         sites = _federation(setting.cell, root)
-        played, rounds = _played(setting, sites, root)
+        played, rounds = _played(setting, sites, root, machine)
         told = _told(setting, sites, played)
         scores = tuple(
             _scored(sites, name, played, setting, told.get(name, {}))
@@ -78,21 +83,23 @@ def _budget(setting: RunSetting) -> Budget:
 
 
 @lru_cache(maxsize=1)
-def _alone_in(cell: RunSetting, root: Path | None) -> Played:
+def _alone_in(cell: RunSetting, root: Path | None, machine: Machine) -> Played:
     """Return what the sites of a comparison have alone."""
-    return _alone(_federation(cell, root), _budget(cell))
+    return _alone(_federation(cell, root), _budget(cell), machine)
 
 
-def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[Played, int]:
+def _played(
+    setting: RunSetting, sites: Federation, root: Path | None, machine: Machine
+) -> tuple[Played, int]:
     """Return what came of a method, and its rounds."""
     budget, method = _budget(setting), setting.method
     if method == LOCAL:
-        return _alone_in(setting.cell, root), 0
+        return _alone_in(setting.cell, root, machine), 0
     if method == LOGISTIC:
-        return _alone(sites, budget, method), 0
+        return _alone(sites, budget, machine, method), 0
     lends = ours(method, _exchange(sites))
     if lends is not None:
-        return _ours(lends, setting, sites, budget, root)
+        return _ours(lends, setting, sites, root, machine)
     found = rival(method)
     if found.alike and len(set(sites.names.values())) > 1:
         raise NetworkError(
@@ -110,11 +117,12 @@ def _played(setting: RunSetting, sites: Federation, root: Path | None) -> tuple[
         faults=_hostile(setting, sites),
         weather=_weather(setting, sites, budget.rounds),
         hears=found.topology(list(sites.data)) if found.topology else None,
+        machine=machine,
     )
     return played, budget.rounds
 
 
-def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
+def _alone(sites: Federation, budget: Budget, machine: Machine, method: str = LOCAL) -> Played:
     """Return what each site has alone: its own network, trained to convergence."""
     if method == LOGISTIC and not isinstance(sites.kind.task, Labels):
         raise ExperimentError("logistic regression predicts classes; leave it out for images")
@@ -124,18 +132,23 @@ def _alone(sites: Federation, budget: Budget, method: str = LOCAL) -> Played:
         else LocalOnly(network, budget.training)
         for name, network in sites.networks.items()
     }
-    return play(local, sites.data, rounds=1, seed=budget.seed, purpose="alone")
+    return play(local, sites.data, rounds=1, seed=budget.seed, purpose="alone", machine=machine)
 
 
 def _ours(
-    method: Ours, setting: RunSetting, sites: Federation, budget: Budget, root: Path | None
+    method: Ours,
+    setting: RunSetting,
+    sites: Federation,
+    root: Path | None,
+    machine: Machine,
 ) -> tuple[Played, int]:
     """Return what borrowed heads gave, with the site's own network to fall back to."""
+    budget = _budget(setting)
     dials = method.dials_for(shared=bool(sites.shared))
     networks = _lending(method, setting, sites)
     data: Mapping[SiteId, SiteData] = sites.data
     if dials.guard:
-        alone = _alone_in(setting.cell, root)
+        alone = _alone_in(setting.cell, root, machine)
         data = {
             name: replace(one, alone=alone.outcomes[name][-1].served) for name, one in data.items()
         }
@@ -157,6 +170,7 @@ def _ours(
         purpose="bench",
         faults=_hostile(setting, sites),
         weather=weather,
+        machine=machine,
     )
     return played, rounds
 

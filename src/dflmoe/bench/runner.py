@@ -17,10 +17,11 @@ import torch
 from dflmoe import __version__
 from dflmoe.bench.experiment import Experiment, RunSetting, TaskSetting
 from dflmoe.bench.methods import revision, title
-from dflmoe.bench.play import play_run
+from dflmoe.bench.play import PLAIN_MACHINE, play_run
 from dflmoe.bench.record import RunRecord, save, stored
 from dflmoe.errors import ExperimentError
 from dflmoe.simulation.cores import available_cores
+from dflmoe.simulation.machine import Machine
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ def run_all(
     *,
     root: Path | None,
     jobs: int,
+    machine: Machine = PLAIN_MACHINE,
     begun: Callable[[int], None] = lambda _: None,
 ) -> Iterator[RunRecord]:
     """Play the runs that have no record yet and yield each record once it is stored.
@@ -111,6 +113,7 @@ def run_all(
         folder: Where records lie.
         root: The folder of data sets.
         jobs: Processes.
+        machine: On what each of them plays.
         begun: Told how many runs there are to play.
 
     Raises:
@@ -120,13 +123,13 @@ def run_all(
     begun(len(left))
     if jobs == 1:
         for setting in left:
-            yield _play_and_save(setting, folder, root)
+            yield _play_and_save(setting, folder, root, machine)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     try:
         tasks = {
-            pool.submit(_play_cell, list(cell), folder, root)
+            pool.submit(_play_cell, list(cell), folder, root, machine)
             for _, cell in groupby(left, key=lambda setting: setting.cell)
         }
         while left:
@@ -150,9 +153,11 @@ def run_all(
                 child.terminate()
 
 
-def _play_cell(settings: Sequence[RunSetting], folder: Path, root: Path | None) -> None:
+def _play_cell(
+    settings: Sequence[RunSetting], folder: Path, root: Path | None, machine: Machine
+) -> None:
     for setting in settings:
-        _play_and_save(setting, folder, root)
+        _play_and_save(setting, folder, root, machine)
 
 
 def _start_worker() -> None:
@@ -178,10 +183,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _play_and_save(setting: RunSetting, folder: Path, root: Path | None) -> RunRecord:
+def _play_and_save(
+    setting: RunSetting, folder: Path, root: Path | None, machine: Machine
+) -> RunRecord:
     """Play a run and store its record in the same process, so that it outlives the others."""
     try:
-        record = play_run(setting, root)
+        record = play_run(setting, root, machine)
     except Exception as error:  # one run must not stop the others, whatever happened in it
         logger.exception("%s", setting.label)
         record = RunRecord(

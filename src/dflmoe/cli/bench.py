@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from dflmoe.cli.progress import bar
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
 from dflmoe.simulation.cores import available_cores
+from dflmoe.simulation.machine import machine_named
 
 DATA = "DFLMOE_DATA"
 LOG_WIDTH = 120
@@ -66,6 +68,9 @@ def run(
         Path | None, typer.Option(help=f"Folder of data sets; else what {DATA} names.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
+    ] = "cpu",
     out: Out = Path("runs/bench"),
     as_json: AsJson = False,
 ) -> None:
@@ -77,13 +82,16 @@ def run(
     settings = _settings(experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds)
     if jobs is not None and jobs < 1:
         raise OptionError(f"--jobs is {jobs}; it takes 1 or more")
+    machine = machine_named(device, "threads", None)
     root = data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
     writable(out)
     console = Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, interrupt)
     stopped = False
     try:
-        _play(settings, out, root, jobs or len(available_cores()), console)
+        jobs = jobs or len(available_cores())
+        run = partial(run_all, settings, out, root=root, jobs=jobs, machine=machine)
+        _play(run, len(settings), console)
     except KeyboardInterrupt:
         stopped = True
         console.print("Stopped; the same command goes on where it was.")
@@ -140,19 +148,17 @@ def _records(settings: Sequence[RunSetting], out: Path) -> list[RunRecord]:
     return [record for record in found if record is not None]
 
 
-def _play(
-    settings: Sequence[RunSetting], out: Path, root: Path | None, jobs: int, console: Console
-) -> None:
+def _play(run: Callable[..., Iterator[RunRecord]], count: int, console: Console) -> None:
     """Play what is left with a bar; in a log, one line a run."""
     with bar(console) as progress:
         task = progress.add_task("runs", total=None)
 
         def begun(left: int) -> None:
             progress.update(task, total=left)
-            if left < len(settings):
-                console.print(f"{len(settings) - left} of {len(settings)} runs are there already.")
+            if left < count:
+                console.print(f"{count - left} of {count} runs are there already.")
 
-        for record in run_all(settings, out, root=root, jobs=jobs, begun=begun):
+        for record in run(begun=begun):
             progress.advance(task)
             label = record.setting.label
             if record.status == "failed":
