@@ -32,5 +32,14 @@ def transformed(
     maps: Params, experts: Sequence[str], features: Float[Tensor, "model row feature ..."]
 ) -> list[Float[Tensor, "model row expert_feature ..."]]:
     """Return ``W_k W_com I`` for each expert."""
-    common = torch.einsum("moi,mni...->mno...", maps["common"], features)
-    return [torch.einsum("moi,mni...->mno...", maps[f"to/{k}"], common) for k in experts]
+    common = _mapped(maps["common"], features)
+    return [_mapped(maps[f"to/{k}"], common) for k in experts]
+
+
+def _mapped(
+    to: Float[Tensor, "model out in"], features: Float[Tensor, "model row in ..."]
+) -> Float[Tensor, "model row out ..."]:
+    """Return features through a map, whose gradient then lies in memory as the map does."""
+    if features.dim() == 3:  # noqa: PLR2004 - no places
+        return torch.bmm(to, features.mT).mT
+    return torch.einsum("moi,mni...->mno...", to, features)
