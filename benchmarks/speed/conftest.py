@@ -59,7 +59,13 @@ class Speed:
         self._add(what, "s", target, value=median(mine), reference=median(theirs), ratio=ratio)
 
     def told(
-        self, what: str, ask: Callable[[], float], unit: str, target: float, *, times: int = 3
+        self,
+        what: str,
+        ask: Callable[[], float],
+        unit: str,
+        target: float | None = None,
+        *,
+        times: int = 3,
     ) -> None:
         """Tell a number that something measures itself, the median of some times."""
         found: list[float] = []

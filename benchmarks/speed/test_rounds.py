@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import compare
@@ -94,6 +95,15 @@ def test_from_the_start_to_the_first_step(speed: Speed) -> None:
         "s",
         2.5,
     )
+
+
+def test_importing_pytorch_alone(speed: Speed) -> None:
+    def took() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        return time.perf_counter() - began
+
+    speed.told("of which importing PyTorch takes", took, "s")
 
 
 def test_memory(speed: Speed) -> None:

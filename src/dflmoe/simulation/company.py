@@ -112,6 +112,9 @@ def _answer(alike: Sequence[_Asked]) -> None:
     try:
         with torch.enable_grad():
             found = alike[0].do({n: stacked([a.given[n] for a in alike]) for n in names}, parts)
+        split = {name: p.split(parts.sizes) for name, p in found.items()}
+        if len(alike) > 1:  # a copy each, so that none keeps the memory of all
+            split = {name: [p.clone() for p in each] for name, each in split.items()}
     except Exception as error:  # it is raised where it was asked for
         if len(alike) == 1:
             alike[0].answer.set_exception(error)
@@ -122,12 +125,8 @@ def _answer(alike: Sequence[_Asked]) -> None:
                 asked.rng.set_state(state)
             _answer([asked])
         return
-    if len(alike) == 1:
-        alike[0].answer.set_result(found)
-        return
-    split = {name: p.split(parts.sizes) for name, p in found.items()}
-    for k, asked in enumerate(alike):  # a copy each, so that none keeps the memory of all
-        asked.answer.set_result({name: p[k].clone() for name, p in split.items()})
+    for k, asked in enumerate(alike):
+        asked.answer.set_result({name: each[k] for name, each in split.items()})
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
