@@ -1,6 +1,7 @@
 """Federations too large for all to hear all, or for memory."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,21 +146,25 @@ def test_without_history_the_last_outcome_is_kept_and_is_the_same() -> None:
 
 
 def test_a_machine_is_what_is_named() -> None:
-    machine = machine_named("cpu", "threads", 3)
+    machine = machine_named("cpu", workers=3)
     assert (machine.device.type, machine.executor, machine.cores) == ("cpu", "threads", 3)
-    assert machine_named("cpu", "threads", None).cores >= 1
+    assert machine_named("cpu").cores >= 1
 
 
 @pytest.mark.parametrize(
-    ("executor", "workers", "sentence"),
-    [("slurm", None, "--executor is 'slurm'"), ("threads", 0, "--workers is 0")],
+    ("named", "sentence"),
+    [
+        ({"executor": "slurm"}, "--executor is 'slurm'"),
+        ({"precision": "fp8"}, "--precision is 'fp8'"),
+        ({"workers": 0}, "--workers is 0"),
+    ],
 )
-def test_no_such_machine_is_refused(executor: str, workers: int | None, sentence: str) -> None:
+def test_no_such_machine_is_refused(named: dict[str, Any], sentence: str) -> None:
     with pytest.raises(OptionError, match=sentence):
-        machine_named("cpu", executor, workers)
+        machine_named("cpu", **named)
 
 
 def test_an_executor_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"dflmoe\[ray\]"):
-        machine_named("cpu", "ray", None)
+        machine_named("cpu", executor="ray")

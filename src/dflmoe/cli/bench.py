@@ -82,7 +82,7 @@ def run(
     settings = _settings(experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds)
     if jobs is not None and jobs < 1:
         raise OptionError(f"--jobs is {jobs}; it takes 1 or more")
-    machine = machine_named(device, "threads", None)
+    machine = machine_named(device)
     root = data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
     writable(out)
     console = Console(stderr=True, highlight=False)

@@ -103,6 +103,7 @@ def pilot(
     device: Annotated[
         str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
     ] = "cpu",
+    precision: Annotated[str, typer.Option(help="What bodies compute in: fp32 or bf16.")] = "fp32",
     executor: Annotated[
         str, typer.Option(help="Who trains them: threads of this process, or ray.")
     ] = "threads",
@@ -137,6 +138,7 @@ def pilot(
         dtype=dtype_of(dtype),
         peers=peers,
         device=device,
+        precision=precision,
         executor=executor,
         workers=workers,
     ).checked()

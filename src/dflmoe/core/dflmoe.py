@@ -22,7 +22,16 @@ from dflmoe.core.guard import what_serves
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT, Invited, Mixed, fit_mixture
 from dflmoe.core.remembered import remembered
 from dflmoe.core.site import Expert, Lent, Network, SiteData, SiteState
-from dflmoe.core.stacking import BodyAndHead, Stack, initial, mean_of, part_of, stacked_call
+from dflmoe.core.stacking import (
+    BodyAndHead,
+    Stack,
+    bodies_in,
+    features_of,
+    initial,
+    mean_of,
+    part_of,
+    stacked_call,
+)
 from dflmoe.core.task import over_places
 from dflmoe.core.training import Fitted, Training, cross_fit
 from dflmoe.core.transform import transformed
@@ -155,7 +164,7 @@ class DFLMoE:
             body = {name: p[:, fit] for name, p in folds.by_fit(body).items()}
         models = folds.splits * (folds.fits if fit is None else 1)
         with torch.no_grad():
-            return stacked_call(
+            return features_of(
                 self.network.body, body, data.anchors.expand(models, *data.anchors.shape)
             )
 
@@ -322,11 +331,12 @@ class DFLMoE:
                 features = remembered(
                     data.x,
                     [*self.network.body.parameters(), *body.values()],
-                    partial(stacked_call, self.network.body, first, data.x),
+                    partial(features_of, self.network.body, first, data.x),
+                    bodies_in(),
                 )
                 return features.repeat_interleave(data.crossfit.fits, dim=0)
             x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
-            return stacked_call(self.network.body, body, x)
+            return features_of(self.network.body, body, x)
 
     def _at_home(
         self,

@@ -16,7 +16,7 @@ from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_g
 from dflmoe.core.guard import difference
 from dflmoe.core.selection import selected
 from dflmoe.core.site import Network, SiteData
-from dflmoe.core.stacking import call_each, part_of, stacked_call
+from dflmoe.core.stacking import call_each, features_of, part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
 from dflmoe.core.together import Parts, together
 from dflmoe.core.training import Adam, batch_of, leaves
@@ -193,7 +193,7 @@ class _Mixer:
         """Return log probabilities and log weights for the rows of a view."""
         features, own, tokens = view.features, view.own, view.tokens
         if view.x is not None:
-            features = stacked_call(self.network.body, part_of(params, "body"), view.x)
+            features = features_of(self.network.body, part_of(params, "body"), view.x)
             own = stacked_call(self.network.head, self.invited.own, features)
         if tokens is None:
             tokens = self.tokens(params, features, own, view.said)

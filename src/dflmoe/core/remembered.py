@@ -19,7 +19,7 @@ class _Known(NamedTuple):
     """The last thing that was computed of some rows, and of what."""
 
     made_by: Sequence[Tensor]
-    changes: list[int]
+    changes: list[object]
     found: Tensor
 
 
@@ -27,7 +27,10 @@ _known = WeakTensorKeyDictionary()
 
 
 def remembered(
-    x: Shaped[Tensor, "..."], made_by: Sequence[Tensor], compute: Callable[[], Tensor]
+    x: Shaped[Tensor, "..."],
+    made_by: Sequence[Tensor],
+    compute: Callable[[], Tensor],
+    how: object = None,
 ) -> Tensor:
     """Return what ``compute`` returns, without computing it again where nothing has changed.
 
@@ -35,8 +38,9 @@ def remembered(
         x: The rows.
         made_by: All weights that it depends on.
         compute: What to compute of the two.
+        how: What else it depends on.
     """
-    changes = [t._version for t in (x, *made_by)]
+    changes = [how, *(t._version for t in (x, *made_by))]
     known: _Known | None = _known.get(x)
     if known is not None and known.changes == changes and _same(known.made_by, made_by):
         return known.found

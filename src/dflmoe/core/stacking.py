@@ -124,6 +124,45 @@ def dense_layers(module: nn.Module, params: Params) -> list[tuple[str, nn.Module
     return layers
 
 
+_here = threading.local()
+
+
+def compute_bodies_in(dtype: torch.dtype | None) -> None:
+    """Let this thread compute bodies in a shorter format, forward and backward.
+
+    Args:
+        dtype: For example ``torch.bfloat16``; ``None`` for that of the parameters.
+    """
+    _here.bodies = dtype
+
+
+def bodies_in() -> torch.dtype | None:
+    """Return what this thread computes bodies in, if not in the format of the parameters."""
+    return getattr(_here, "bodies", None)
+
+
+def features_of(
+    body: nn.Module, params: Params, x: Float[Tensor, "model row ..."]
+) -> Float[Tensor, "model row feature ..."]:
+    """Return what bodies make of rows, in the format of the rows.
+
+    Products and convolutions within may be in a shorter format (``compute_bodies_in``). All that
+    comes after, and what parameters are kept and moved in, never is: heads travel and are solved,
+    losses are compared by their fourth digit, and Adam adds small steps.
+
+    Args:
+        body: The architecture.
+        params: Its parameters, as for ``stacked_call``.
+        x: Inputs of each model.
+    """
+    dtype = bodies_in()
+    if dtype is None:
+        return stacked_call(body, params, x)
+    with torch.autocast(x.device.type, dtype):
+        said = stacked_call(body, params, x)
+    return said.to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Stack:
     """``stacked_call`` of one module, as a ``Stacked`` that equals that of the same module."""
@@ -148,7 +187,7 @@ class BodyAndHead:
         self, params: Params, x: Float[Tensor, "model row ..."]
     ) -> Float[Tensor, "model row class ..."]:
         """Return what the head puts out."""
-        features = stacked_call(self.body, part_of(params, "body"), x)
+        features = features_of(self.body, part_of(params, "body"), x)
         return stacked_call(self.head, part_of(params, "head"), features)
 
 

@@ -54,6 +54,7 @@ class Options:
         only_split: The one test fold to play; ``None`` for all.
         peers: Peers that each site hears in a round, by usefulness and chance; ``None`` for all.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+        precision: What bodies compute in, ``fp32`` or ``bf16``.
         executor: Who trains them: ``threads`` of this process, or ``ray``.
         workers: How many of them; as many as there are cores if not given.
     """
@@ -75,6 +76,7 @@ class Options:
     only_split: int | None = None
     peers: int | None = None
     device: str = "cpu"
+    precision: str = "fp32"
     executor: str = "threads"
     workers: int | None = None
 
@@ -83,10 +85,12 @@ class Options:
         """On what it is played.
 
         Raises:
-            OptionError: There is no such device or executor.
+            OptionError: There is no such device, precision or executor.
             MissingExtraError: The executor is not installed.
         """
-        return machine_named(self.device, self.executor, self.workers)
+        return machine_named(
+            self.device, precision=self.precision, executor=self.executor, workers=self.workers
+        )
 
     def checked(self) -> "Options":
         """Return the options if all make sense.

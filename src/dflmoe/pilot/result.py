@@ -186,6 +186,11 @@ def _warnings(study: Study, repeats: Sequence[Repeat], options: Options, plan: P
         )
     if len(repeats) < options.repeats:
         warnings.append(f"Stopped early: {len(repeats)} of {options.repeats} repeats were played.")
+    if options.precision != "fp32":
+        warnings.append(
+            f"Bodies computed in {options.precision}: numbers differ from those of fp32 by more "
+            f"than rounding; play the final study without --precision."
+        )
     small = [
         site.name
         for site in study.sites

@@ -86,6 +86,7 @@ def simulate(
     anchors: torch.Tensor | None = None,
     peers: int | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
     executor: str = "threads",
     workers: int | None = None,
 ) -> Result:
@@ -108,6 +109,7 @@ def simulate(
             lend of them brings heads of different networks together, and teaches.
         peers: Peers that each site hears in a round, by usefulness and chance; all if not given.
         device: Where networks are trained: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+        precision: What bodies compute in: ``fp32`` or ``bf16``; all else is in fp32.
         executor: Who trains them: ``threads`` of this process, or ``ray``.
         workers: How many of them; as many as there are cores if not given.
 
@@ -171,6 +173,7 @@ def simulate(
         train_rows=train_rows,
         peers=peers,
         device=device,
+        precision=precision,
         executor=executor,
         workers=workers,
     )

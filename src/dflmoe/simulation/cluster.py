@@ -76,7 +76,7 @@ class Cluster:
 def _played(half: Half, group: Group, packed: Packed, given: object) -> tuple[Packed, object]:
     """Play half a round of a group in a worker."""
     torch.set_num_threads(1)
-    compute_on(group.device)
+    compute_on(group.device, group.precision)
     seats = {site: Seat.of_bytes(raw) for site, raw in packed.items()}
     seats, found = half(group.there(), seats, given)
     return {site: seat.as_bytes() for site, seat in seats.items()}, found

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dflmoe.core.together import Parts, Stackable, asking
-from dflmoe.simulation.device import compute_on
+from dflmoe.simulation.device import PrecisionName, compute_on
 from dflmoe.types import Params
 
 T = TypeVar("T")
@@ -44,7 +44,9 @@ class _Asked(NamedTuple):
         )
 
 
-def in_company(calls: Sequence[Callable[[], T]], device: torch.device) -> list[T]:
+def in_company(
+    calls: Sequence[Callable[[], T]], device: torch.device, precision: PrecisionName = "fp32"
+) -> list[T]:
     """Return what every call returns: a thread for each, of which one runs at a time.
 
     Whatever they have done ``together`` waits until none can go on without, and is stacked. The
@@ -53,9 +55,12 @@ def in_company(calls: Sequence[Callable[[], T]], device: torch.device) -> list[T
     Args:
         calls: What each site has to do.
         device: Where.
+        precision: What bodies compute in.
     """
     company = _Company(len(calls))
-    with ThreadPoolExecutor(len(calls), initializer=compute_on, initargs=(device,)) as pool:
+    with ThreadPoolExecutor(
+        len(calls), initializer=compute_on, initargs=(device, precision)
+    ) as pool:
         done = [pool.submit(company.take_part, k, call) for k, call in enumerate(calls)]
     return [one.result() for one in done]
 

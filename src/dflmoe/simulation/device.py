@@ -7,11 +7,12 @@ drawn on the CPU, so that a seed draws the same wherever a site computes.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from dflmoe.core.stacking import compute_bodies_in
 from dflmoe.errors import OptionError
 
 CPU = torch.device("cpu")
@@ -43,11 +44,15 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def compute_on(device: torch.device) -> None:
-    """Let this thread make its tensors on a device.
+PrecisionName = Literal["fp32", "bf16"]
+
+
+def compute_on(device: torch.device, precision: PrecisionName) -> None:
+    """Let this thread make its tensors on a device, and compute bodies in a precision.
 
     On a CPU they are made there anyway, and asking for it would slow down every call of PyTorch.
     """
+    compute_bodies_in(torch.bfloat16 if precision == "bf16" else None)
     if device != CPU:
         torch.set_default_device(device)
 

@@ -95,6 +95,7 @@ def play(
             {site: data[site] for site in some},
             (seed, purpose),
             machine.device,
+            machine.precision,
         )
         for some in _companies(data, machine.together(len(sites)))
     ]

@@ -17,7 +17,7 @@ from dflmoe.core.algorithm import Algorithm, Outcome
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.errors import TrainingError
 from dflmoe.simulation.company import in_company
-from dflmoe.simulation.device import CPU, moved
+from dflmoe.simulation.device import CPU, PrecisionName, moved
 from dflmoe.types import SiteId, generator
 from dflmoe.wire.state import state_bytes, state_of
 
@@ -33,12 +33,14 @@ class Group:
         data: Of each site.
         chance: Seed and purpose of all random streams.
         device: Where they compute.
+        precision: What bodies compute in.
     """
 
     algorithms: Mapping[SiteId, Algorithm]
     data: Mapping[SiteId, SiteData]
     chance: tuple[int, str]
     device: torch.device
+    precision: PrecisionName
 
     def there(self) -> "Group":
         """Return it with all of it on its device."""
@@ -174,6 +176,6 @@ def _each(group: Group, calls: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId,
             ) from error
 
     asked = [partial(named, site, call) for site, call in calls.items()]
-    done = [asked[0]()] if len(asked) == 1 else in_company(asked, group.device)
+    done = [asked[0]()] if len(asked) == 1 else in_company(asked, group.device, group.precision)
     mean = sum(took for _, took in done) / len(done)
     return {site: (one, mean) for site, (one, _) in zip(calls, done, strict=True)}

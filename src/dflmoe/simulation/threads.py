@@ -28,7 +28,7 @@ class Threads:
             {} if machine.pages is None else _Pages(machine.pages)
         )
         self._pool = ThreadPoolExecutor(
-            machine.cores, initializer=compute_on, initargs=(machine.device,)
+            machine.cores, initializer=compute_on, initargs=(machine.device, machine.precision)
         )
 
     def each(self, half: Half, given: Sequence[Any]) -> Iterator[Any]:
