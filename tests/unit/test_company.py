@@ -65,6 +65,7 @@ def agree(method: Algorithm, data: Mapping[str, SiteData] = DATA, atol: float = 
     [
         pytest.param(Dials(mixture_steps=5), id="static gate"),
         pytest.param(Dials(mixture_steps=5, gate="linear", batch=8), id="linear gate, in batches"),
+        pytest.param(Dials(mixture_steps=5, batch=36), id="in batches that are all rows of some"),
         pytest.param(Dials(gate="selected", quarantine_rows=10), id="selected, with quarantine"),
         pytest.param(Dials(mixture_steps=5, restart="consensus", experts=2), id="consensus"),
         pytest.param(replace(Dials.paper(), move_body=True), id="the published method"),
@@ -79,6 +80,7 @@ def test_sites_in_company_learn_what_each_learns_alone(dials: Dials) -> None:
     [
         pytest.param(replace(STEPS, max_steps=200, patience=1), id="ended at different times"),
         pytest.param(replace(STEPS, batch=8, early_stopping=False), id="in batches"),
+        pytest.param(replace(STEPS, batch=16), id="in batches that are all rows of some"),
     ],
 )
 def test_networks_trained_in_company_end_where_each_ends(training: Training) -> None:

@@ -19,7 +19,7 @@ from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import call_each, features_of, part_of, stacked_call
 from dflmoe.core.task import Task, log_halves
 from dflmoe.core.together import Parts, together
-from dflmoe.core.training import Adam, batch_of, leaves
+from dflmoe.core.training import Adam, batch_of, batch_or_all, leaves
 from dflmoe.core.transform import identity_maps, transformed
 from dflmoe.types import Params, SiteId
 
@@ -334,6 +334,7 @@ def fit_mixture(
     count = learnt.sum(1)
     weight = learnt / count[:, None]
     every = torch.ones(models, len(invited.names), dtype=torch.bool)
+    dials = replace(dials, batch=batch_or_all(dials.batch, len(data.y)))
     mixer = _Mixer(network, dials, data.task, invited, every, _prior(invited, dials, models))
     params = mixer.start(previous, body)
     others = list(invited.said.values())

@@ -7,7 +7,7 @@ validation rows come out of the training rows, all rows end up in the lent head,
 comparison gets the same care by being trained by this one function.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -324,6 +324,7 @@ def _fit_jobs(
     draws = torch.Generator().manual_seed(
         int(torch.randint(2**62, (), generator=rng, device="cpu"))
     )
+    plan = replace(plan, batch=batch_or_all(plan.batch, row.shape[1]))
     return together(_Descent(network, data.task, plan, linear), given, draws)
 
 
@@ -345,6 +346,11 @@ def outputs_out_of_fold(
     return folds.gathered(network(params, data.x[split, row]))
 
 
+def batch_or_all(size: int | None, rows: int) -> int | None:
+    """Return the size of a batch, or ``None`` where it is no less than all rows."""
+    return None if size is None or size >= rows else size
+
+
 def batch_of(
     x: Shaped[Tensor, "model pick ..."],
     y: Shaped[Tensor, "model pick ..."],
@@ -361,7 +367,8 @@ def batch_of(
         size: Rows to draw; ``None`` for all.
         parts: Whose the models are, and chance.
     """
-    if size is None or size >= x.shape[1]:
+    size = batch_or_all(size, x.shape[1])
+    if size is None:
         return x, y, weight
     draw = parts.drawn(weight, size)
     model = torch.arange(len(x))[:, None]
