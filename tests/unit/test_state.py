@@ -33,13 +33,12 @@ def test_what_is_no_state_is_refused(raw: bytes) -> None:
         state_of(raw)
 
 
-def test_a_seat_comes_back_with_its_chance_and_time() -> None:
+def test_a_seat_comes_back_with_its_chance() -> None:
     rng = torch.Generator().manual_seed(5)
     torch.rand(3, generator=rng)
-    seat = Seat(STATE, rng.get_state(), 1.25)
+    seat = Seat(STATE, rng.get_state())
     back = Seat.of_bytes(seat.as_bytes())
     assert same(back.state, STATE)
-    assert back.seconds == 1.25
     again = torch.Generator()
     again.set_state(back.chance)
     assert torch.equal(torch.rand(4, generator=again), torch.rand(4, generator=rng))

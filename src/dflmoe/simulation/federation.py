@@ -89,6 +89,7 @@ def play(
     peers = peers_of(hears, sites, seed)
     exchange = InStep(sites, server, faults, weather, dtype=dtype, history=history)
     outcomes: dict[SiteId, list[Outcome]] = {site: [] for site in sites}
+    seconds = dict.fromkeys(sites, 0.0)
     groups = [
         Group(
             {site: algorithms[site] for site in some},
@@ -100,7 +101,8 @@ def play(
         for some in _companies(data, machine.together(len(sites)))
     ]
     with _executor(groups, machine) as workers:
-        list(workers.each(begun, [None] * len(groups)))
+        for some in workers.each(begun, [None] * len(groups)):
+            seconds |= {site: took for site, (_, took) in some.items()}
         for number in range(rounds):
             hear = {
                 site: peers.heard(site, number, done[-1] if done else None)
@@ -112,21 +114,19 @@ def play(
                     listeners[peer] += 1
             exchange.begin()
             for lents in workers.each(lending, [number] * len(groups)):
-                for site, lent in lents.items():
+                for site, (lent, took) in lents.items():
                     exchange.send(site, lent, listeners[site])
+                    seconds[site] += took
             exchange.answer()
             inboxes = [
                 {site: exchange.heard(site, hear[site], number + 1) for site in group.algorithms}
                 for group in groups
             ]
             for done in workers.each(borrowing, inboxes):
-                for site, outcome in done.items():
+                for site, (outcome, took) in done.items():
                     outcomes[site] = [*outcomes[site], outcome] if history else [outcome]
-        seconds, states = {}, {}
-        for site, seat in workers.seats():
-            seconds[site] = seat.seconds
-            if history:
-                states[site] = seat.state
+                    seconds[site] += took
+        states = {site: seat.state for site, seat in workers.seats()} if history else {}
     heard_of = 1 if server else len(sites) - 1
     if isinstance(hears, int):
         heard_of = min(hears, heard_of)
@@ -134,7 +134,7 @@ def play(
         outcomes,
         exchange.payload_bytes,
         2 * heard_of * rounds,
-        {site: seconds[site] for site in sites},
+        seconds,
         exchange.sent_bytes,
         exchange.refused,
         exchange.lent,

@@ -62,17 +62,14 @@ class Seat:
     Attributes:
         state: On the CPU.
         chance: State of the random stream; empty between rounds.
-        seconds: Compute time so far.
     """
 
     state: SiteState
     chance: torch.Tensor
-    seconds: float
 
     def as_bytes(self) -> bytes:
         """Return it as bytes."""
-        seconds = torch.tensor(self.seconds, dtype=torch.float64)
-        beside = {"chance": self.chance, "seconds": seconds}
+        beside = {"chance": self.chance}
         return state_bytes(replace(self.state, params={**self.state.params, SEAT: beside}))
 
     @classmethod
@@ -81,7 +78,7 @@ class Seat:
         state = state_of(raw)
         parts = dict(state.params)
         kept = parts.pop(SEAT)
-        return cls(replace(state, params=parts), kept["chance"], float(kept["seconds"]))
+        return cls(replace(state, params=parts), kept["chance"])
 
 
 SEAT = "/seat"
@@ -111,7 +108,11 @@ class Executor(Protocol):
         ...
 
 
-def begun(group: Group, _: Seats, given: None) -> tuple[Seats, None]:  # noqa: ARG001
+Timed = dict[SiteId, tuple[T, float]]
+"""What comes of each site, and its seconds of computing."""
+
+
+def begun(group: Group, _: Seats, given: None) -> tuple[Seats, Timed[None]]:  # noqa: ARG001
     """Bring the sites of a group into being."""
     seed, purpose = group.chance
 
@@ -120,12 +121,11 @@ def begun(group: Group, _: Seats, given: None) -> tuple[Seats, None]:  # noqa: A
         return group.algorithms[site].init(site, group.data[site], rng)
 
     done = _each(group, {site: partial(of, site) for site in group.algorithms})
-    return {
-        site: Seat(group.given(state), NO_CHANCE, took) for site, (state, took) in done.items()
-    }, None
+    seats = {site: Seat(group.given(state), NO_CHANCE) for site, (state, _) in done.items()}
+    return seats, {site: (None, took) for site, (_, took) in done.items()}
 
 
-def lending(group: Group, seats: Seats, number: int) -> tuple[Seats, dict[SiteId, Lent]]:
+def lending(group: Group, seats: Seats, number: int) -> tuple[Seats, Timed[Lent]]:
     """Play the first half of a round, to where the sites lend."""
     seed, purpose = group.chance
     streams = {site: generator(seed, purpose, site, number) for site in seats}
@@ -135,15 +135,16 @@ def lending(group: Group, seats: Seats, number: int) -> tuple[Seats, dict[SiteId
         return group.algorithms[site].prepare(state, group.data[site], streams[site])
 
     done = _each(group, {site: partial(of, site) for site in seats})
-    return {
-        site: Seat(group.given(state), streams[site].get_state(), seats[site].seconds + took)
-        for site, ((state, _), took) in done.items()
-    }, {site: group.given(lent) for site, ((_, lent), _) in done.items()}
+    seats = {
+        site: Seat(group.given(state), streams[site].get_state())
+        for site, ((state, _), _) in done.items()
+    }
+    return seats, {site: (group.given(lent), took) for site, ((_, lent), took) in done.items()}
 
 
 def borrowing(
     group: Group, seats: Seats, heard: Mapping[SiteId, list[Lent]]
-) -> tuple[Seats, dict[SiteId, Outcome]]:
+) -> tuple[Seats, Timed[Outcome]]:
     """Play the second half of a round, with what came."""
 
     def of(site: SiteId) -> tuple[SiteState, Outcome]:
@@ -153,13 +154,11 @@ def borrowing(
         return group.algorithms[site].absorb(state, inbox, group.data[site], rng)
 
     done = _each(group, {site: partial(of, site) for site in seats})
-    return {
-        site: Seat(group.given(state), NO_CHANCE, seats[site].seconds + took)
-        for site, ((state, _), took) in done.items()
-    }, {site: group.given(outcome) for site, ((_, outcome), _) in done.items()}
+    seats = {site: Seat(group.given(state), NO_CHANCE) for site, ((state, _), _) in done.items()}
+    return seats, {site: (group.given(said), took) for site, ((_, said), took) in done.items()}
 
 
-def _each(group: Group, calls: Mapping[SiteId, Callable[[], T]]) -> dict[SiteId, tuple[T, float]]:
+def _each(group: Group, calls: Mapping[SiteId, Callable[[], T]]) -> Timed[T]:
     """Return what comes of every site's call, and its seconds; company shares them equally.
 
     Raises:
