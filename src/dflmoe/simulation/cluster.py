@@ -37,7 +37,10 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody what is played
         if not ray.is_initialized():
             joins = "RAY_ADDRESS" in os.environ
+            if not joins:
+                os.environ.setdefault("RAY_worker_niceness", "0")  # they are all there is to do
             ray.init(
+                address=None if joins else "local",
                 num_cpus=None if joins else machine.cores,
                 include_dashboard=None if joins else False,
                 log_to_driver=False,
