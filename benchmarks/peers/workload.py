@@ -89,6 +89,18 @@ def epoch(net: nn.Module, number: int, played: int) -> None:
         optimiser.step()
 
 
+def plain_round(net: nn.Module, played: int) -> None:
+    """Play a round of FedAvg as a plain loop over sites; the network becomes the average."""
+    local = network()
+    mean = {name: torch.zeros_like(p) for name, p in net.state_dict().items()}
+    for number in range(SITES):
+        local.load_state_dict(net.state_dict())
+        epoch(local, number, played)
+        for name, p in local.state_dict().items():
+            mean[name] += p / SITES
+    net.load_state_dict(mean)
+
+
 def accuracy(net: nn.Module) -> float:
     """Return the accuracy of a network on the test rows."""
     rows = test_rows()

@@ -343,7 +343,8 @@ def fit_mixture(
         if dials.out_of_fold_gate:
             own = folds.out_of_fold(own).repeat_interleave(folds.fits, dim=0)
         tokens = None
-        if not mixer.listens or dials.guard or dials.experts or dials.gate == "selected":
+        judges = dials.guard or dials.experts is not None or dials.gate == "selected"
+        if judges or not mixer.listens:
             tokens = mixer.tokens(params, features, own, others)
     if invited.heads and tokens is not None:
         admitted = _admitted(tokens, data, weight, len(invited.home), dials)

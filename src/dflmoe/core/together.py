@@ -2,7 +2,7 @@
 
 The steps of a small network cost what launching them costs, hardly what they compute. So whatever
 core does in many steps with a leading axis of models it asks for as a ``Stackable``: one site has
-it done at once, and where many sites play on one machine (``simulation.together``), those that ask
+it done at once, and where many sites play on one machine (``simulation.company``), those that ask
 for the like are stacked along that axis and have it done as one.
 """
 

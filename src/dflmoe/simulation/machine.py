@@ -1,4 +1,4 @@
-"""On what a federation is played: a setting of how fast, never of what comes of it."""
+"""On what a federation is played: how fast; but for rounding, only precision changes numbers."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec

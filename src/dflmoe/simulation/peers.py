@@ -63,10 +63,8 @@ class Sampled:
 
     def heard(self, site: SiteId, number: int, last: Outcome | None) -> Sequence[SiteId]:
         """See ``Peers``."""
-        kept = [peer for peer in self._useful(last) if peer != site][
-            : self._count - -(-self._count // TRIED)
-        ]
-        found = dict.fromkeys(kept)
+        tried = -(-self._count // TRIED)
+        found = dict.fromkeys(self._useful(site, last)[: self._count - tried])
         rng = random.Random(f"{self._seed}/peers/{site}/{number}")  # noqa: S311 - no secret
         while len(found) < self._count:
             peer = self._sites[rng.randrange(len(self._sites))]
@@ -74,7 +72,7 @@ class Sampled:
                 found[peer] = None
         return list(found)
 
-    def _useful(self, last: Outcome | None) -> list[SiteId]:
+    def _useful(self, site: SiteId, last: Outcome | None) -> list[SiteId]:
         """Return the peers without whom the mixture would be worse, the most useful first.
 
         Where a method does not say what each was worth, its weight says it.
@@ -82,7 +80,7 @@ class Sampled:
         if last is None:
             return []
         worth = {peer: float(of.mean()) for peer, of in (last.worth or last.share).items()}
-        useful = [peer for peer, value in worth.items() if value > 0 and peer in self._known]
+        useful = [p for p, value in worth.items() if value > 0 and p in self._known and p != site]
         return sorted(useful, key=lambda peer: (-worth[peer], peer))
 
 
