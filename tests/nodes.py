@@ -11,11 +11,11 @@ from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
 
 from tests.faults import Proxy
 
+from dflmoe.data.source import SETTINGS
 from dflmoe.demo.founding import found, free_address, study_charter, study_rows
 from dflmoe.demo.study import demo_study
 from dflmoe.errors import EnvelopeError
 from dflmoe.node.home import read_limited
-from dflmoe.node.settings import SETTINGS
 from dflmoe.node.status import STATUS, Status
 from dflmoe.node.store import STORE, Store
 from dflmoe.types import SiteId

@@ -18,9 +18,10 @@ from dflmoe.cli import bench
 from dflmoe.cli.main import app
 from dflmoe.cli.pilot import pilot
 from dflmoe.data.sets import NAMES
+from dflmoe.data.source import SETTINGS, Source
 from dflmoe.networks import names as networks
 from dflmoe.node.agreed import network_of
-from dflmoe.node.settings import SETTINGS, Rows, Settings
+from dflmoe.node.settings import Settings
 from dflmoe.security.audit import Kind
 from dflmoe.security.charter import Charter
 from dflmoe.security.policy import POLICY, Policy
@@ -103,7 +104,7 @@ def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_pat
     docs = (ROOT / "docs/node.md").read_text()
     for key in Settings.model_fields.keys() - {"data"}:
         assert f"| `{key}` |" in docs, key
-    for key in Rows.model_fields:
+    for key in Source.model_fields:
         assert f"| `data.{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
     path = tmp_path / SETTINGS

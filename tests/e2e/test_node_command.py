@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dflmoe.data.source import SETTINGS
 from dflmoe.demo.founding import free_address
 from dflmoe.demo.study import ARMS, demo_options, demo_study
-from dflmoe.node.settings import SETTINGS
 from dflmoe.pilot.run import run
 from dflmoe.report.schema import Report
 

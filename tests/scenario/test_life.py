@@ -19,6 +19,7 @@ from tests.made import made_rows
 from tests.security import CHARTER
 
 from dflmoe.core.algorithm import Outcome
+from dflmoe.data.source import SETTINGS, Source
 from dflmoe.demo.founding import free_address
 from dflmoe.errors import ExchangeError, OutputError, RunningError, SettingsError, StoreError
 from dflmoe.node.baseline import Baseline, baseline
@@ -26,7 +27,7 @@ from dflmoe.node.exchange import FolderExchange, MemoryExchange, Several, Synced
 from dflmoe.node.life import LOCK, Life, alone_in, running, stop
 from dflmoe.node.node import RoundSummary
 from dflmoe.node.predict import predict
-from dflmoe.node.settings import SETTINGS, Rows, Settings
+from dflmoe.node.settings import Settings
 from dflmoe.node.status import STATUS, Status, answered, status_of
 from dflmoe.types import SiteId
 
@@ -224,7 +225,7 @@ def test_paths_in_settings_begin_at_the_site_s_folder(tmp_path: Path) -> None:
     path.write_text('folder = "drive"\n[data]\npath = "rows.csv"\npublic_body = "/w.safetensors"\n')
     read = Settings.load(path)
     assert read.folder == tmp_path / "drive"
-    assert read.data == Rows(path=tmp_path / "rows.csv", public_body=Path("/w.safetensors"))
+    assert read.data == Source(path=tmp_path / "rows.csv", public_body=Path("/w.safetensors"))
 
 
 def test_a_node_without_rows_says_so(country: Country) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from dflmoe.data.one_site import read_site, read_unlabelled
+from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows
 from dflmoe.errors import (
     ColumnError,
@@ -40,7 +41,7 @@ def frame() -> pd.DataFrame:
 
 
 def read(path: Path, columns: str | None = COLUMNS, shape: tuple[int, ...] = (2,)) -> SiteRows:
-    return read_site(path, "ann", classes=CLASSES, shape=shape, columns=columns)
+    return read_site(Source(path=path), "ann", classes=CLASSES, shape=shape, columns=columns)
 
 
 def table(folder: Path, **changed: Any) -> Path:  # noqa: ANN401 - a column

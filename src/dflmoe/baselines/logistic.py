@@ -41,7 +41,7 @@ def tuned_logistic(data: SiteData, classes: int) -> Float[Tensor, "split row cla
     The penalty of the final fit is the best over all folds; for the rows of a fold, the best over
     the other folds, so that no row is predicted with a penalty that it helped to choose.
     """
-    inputs = data.x
+    inputs = data.seen
     if inputs.dim() > 3:  # noqa: PLR2004 - images
         side = min(MAX_SIDE, inputs.shape[-1])
         inputs = F.adaptive_avg_pool2d(inputs.flatten(0, 1), side).view(*inputs.shape[:2], -1)

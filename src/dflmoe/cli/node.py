@@ -14,6 +14,7 @@ from rich.table import Table
 from dflmoe.cli.interrupt import INTERRUPTED, interruptible
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
 from dflmoe.data.one_site import read_unlabelled
+from dflmoe.data.source import SETTINGS
 from dflmoe.errors import OptionError, RunningError, SettingsError, TrainingError
 from dflmoe.files import replace_file
 from dflmoe.node.baseline import baseline
@@ -21,7 +22,7 @@ from dflmoe.node.home import Home, read_limited
 from dflmoe.node.life import Life, alone_in, running, stop
 from dflmoe.node.node import RoundSummary
 from dflmoe.node.predict import Predicted, predict
-from dflmoe.node.settings import SETTINGS, Settings
+from dflmoe.node.settings import Settings
 from dflmoe.node.status import STATUS, Status
 
 app = typer.Typer(no_args_is_help=True, help="Play rounds with the other hospitals.")
@@ -38,10 +39,10 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="One round, and stop.")] = False,
     until: Annotated[int | None, typer.Option(help="Last round; for ever if not given.")] = None,
     every: Annotated[
-        float | None, typer.Option(help="Seconds from one round to the next; else as node.toml.")
+        float | None, typer.Option(help="Seconds from one round to the next; else as site.toml.")
     ] = None,
     bind: Annotated[
-        str | None, typer.Option(help="host:port to listen at; else as node.toml.")
+        str | None, typer.Option(help="host:port to listen at; else as site.toml.")
     ] = None,
     home: HomeOption = HOME,
 ) -> None:

@@ -179,6 +179,8 @@ class SiteData:
         times: How often a row counts (a bootstrap sample, or a weight); ``None`` for once.
         task: What is predicted.
         anchors: Inputs without labels that all sites hold; ``None`` where there are none.
+        small: The inputs at a few places a side, for what must see all rows at once, where ``x``
+            has no more than their numbers (``core.streaming``); ``None`` where ``x`` does.
     """
 
     x: Float[Tensor, "split row ..."]
@@ -189,6 +191,12 @@ class SiteData:
     times: Shaped[Tensor, "split row"] | None = None
     task: Task = LABELS
     anchors: Float[Tensor, "anchor ..."] | None = None
+    small: Float[Tensor, "row ..."] | None = None
+
+    @property
+    def seen(self) -> Float[Tensor, "split row ..."]:
+        """The inputs, in small where they are read as needed."""
+        return self.x if self.small is None else self.small.expand(len(self.x), *self.small.shape)
 
     def only(self, split: int) -> "SiteData":
         """Return the same rows in one of the splits."""

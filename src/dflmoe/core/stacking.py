@@ -19,6 +19,10 @@ Stacked = Callable[[Params, Tensor], Tensor]
 """Logits ``[model, row, class]`` from stacked parameters and inputs ``[model, row, ...]``."""
 
 
+class OneByOne(nn.Module):
+    """A module that is run for one set of parameters after the other: it does more than compute."""
+
+
 def stacked_call(
     module: nn.Module, params: Params, x: Float[Tensor, "model row ..."]
 ) -> Float[Tensor, "model row ..."]:
@@ -46,8 +50,9 @@ def stacked_call(
             else:
                 x = layer(x)
         return x
-    if not x.is_cuda and any(
-        isinstance(part, nn.modules.conv._ConvNd) for part in module.modules()
+    if isinstance(module, OneByOne) or (
+        not x.is_cuda
+        and any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
     ):
         each = {name: p.unbind() for name, p in params.items()}
         said = [

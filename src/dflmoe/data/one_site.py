@@ -1,5 +1,6 @@
 """The rows of the one site that a node serves, as its federation's charter describes them."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.arrays import read_npz
+from dflmoe.data.formats import form_of
 from dflmoe.data.schema import Schema
+from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows
 from dflmoe.errors import (
     ColumnError,
@@ -23,13 +26,19 @@ ARRAYS = frozenset({"x", "y", "patient"})
 
 
 def read_site(
-    path: Path, name: str, *, classes: tuple[str, ...], shape: tuple[int, ...], columns: str | None
+    source: Source,
+    name: str,
+    *,
+    classes: tuple[str, ...],
+    shape: tuple[int, ...],
+    columns: str | None,
 ) -> SiteRows:
     """Read the labelled rows of one site.
 
     Args:
-        path: A table (``.csv``, ``.parquet``) with the agreed columns, or an ``.npz`` with ``x``
-            (``[row, *shape]``, scaled as agreed), ``y`` (0 to C-1) and, if known, ``patient``.
+        source: A table with the agreed columns; an ``.npz`` with ``x`` (``[row, *shape]``, scaled
+            as agreed), ``y`` (0 to C-1) and, if known, ``patient``; or files of images, volumes or
+            recordings.
         name: The site.
         classes: Names of the classes.
         shape: Of one row.
@@ -43,9 +52,14 @@ def read_site(
         SchemaError: The charter's columns are none, or malformed.
         SiteError: The table holds rows of several sites, and none of this one.
     """
-    if path.suffix.lower() == ".npz":
+    form, path = form_of(source), source.where
+    if form == "arrays":
         return _arrays(path, name, classes, shape)
-    study = _tables().read_with_schema(path, agreed(columns, path), at=name)
+    if form != "table":
+        return _of_files(source, name, classes, shape)
+    tables = with_extra("tables")
+    frame = tables.frame_of(source)
+    study = tables.read_with_schema(path, agreed(columns, path), at=name, frame=frame)
     if study.classes != classes:
         raise SchemaError("the charter's columns name other classes than the charter itself")
     here: list[SiteRows] = [site for site in study.sites if site.name == name]
@@ -73,7 +87,7 @@ def read_unlabelled(
     """
     if path.suffix.lower() == ".npz":
         return _shaped(path, read_npz(path, {"x"}), shape)
-    x: NDArray[np.float32] = _tables().read_features(path, agreed(columns, path))
+    x: NDArray[np.float32] = with_extra("tables").read_features(path, agreed(columns, path))
     if x.shape[1:] != shape:
         raise SchemaError(f"the charter's columns make rows of {x.shape[1:]}, and it says {shape}")
     return x
@@ -96,14 +110,33 @@ def agreed(columns: str | None, path: Path) -> Schema:
         raise SchemaError(f"the charter's columns are malformed: {error}") from error
 
 
-def _tables() -> Any:  # noqa: ANN401 - a module
+def with_extra(module: str) -> Any:  # noqa: ANN401 - a module
+    """Return a module of this package that needs pandas.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     try:
-        from dflmoe.data import tables  # noqa: PLC0415 - needs the extra
+        return import_module(f"dflmoe.data.{module}")
     except ImportError as error:
         raise MissingExtraError(
-            f"tables need {error.name}; install it with: pip install 'dflmoe[pilot]'"
+            f"reading data needs {error.name}; install it with: pip install 'dflmoe[pilot]'"
         ) from error
-    return tables
+
+
+def _of_files(
+    source: Source, name: str, classes: tuple[str, ...], shape: tuple[int, ...]
+) -> SiteRows:
+    read = with_extra("reading").rows_of(source, classes=classes)
+    if read.reads.shape != shape:
+        raise DataFileError(
+            f"rows of {source.path} are of shape {read.reads.shape} and the charter says {shape}; "
+            f"bring them to it with size and channels in [data]"
+        )
+    sites: dict[str, SiteRows] = {site.name: site for site in read.sites(name)}
+    if name not in sites:
+        raise SiteError(f"{source.path} holds rows of {', '.join(sites)}, and none of {name}")
+    return sites[name]
 
 
 def _arrays(path: Path, name: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> SiteRows:

@@ -72,4 +72,5 @@ def data_of(
         group=torch.from_numpy(site.patient),
         task=Labels(ranks=True),  # the report's score is the AUC
         anchors=None if anchors is None else torch.from_numpy(anchors),
+        small=None if site.streamed is None else torch.from_numpy(site.seen),
     )

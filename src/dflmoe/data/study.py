@@ -7,10 +7,26 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dflmoe.core.streaming import Rows
 from dflmoe.errors import SiteError
 
 MIN_ROWS = 20
 """Rows that a site must have before any of them are set aside."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Rows that do not fit into memory.
+
+    Attributes:
+        rows: Where they are read, by their numbers.
+        shape: Of each.
+        small: All of them at a few places a side, for what must see all at once.
+    """
+
+    rows: Rows
+    shape: tuple[int, ...]
+    small: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -19,10 +35,12 @@ class SiteRows:
 
     Attributes:
         name: The site.
-        x: Inputs, ``[row, feature]`` or ``[row, channel, height, width]``; NaN where missing.
+        x: Inputs, ``[row, feature]``, ``[row, channel, height, width]`` or ``[row, channel,
+            time]``, NaN where missing; or ``[row]``, the numbers of rows that are read as needed.
         y: Classes, 0 to C-1.
         patient: Patient of each row, unique within the site.
         subgroups: Labels of each row by what they divide, for example ``sex``; empty if unknown.
+        streamed: Where rows are read, if ``x`` has no more than their numbers.
     """
 
     name: str
@@ -30,6 +48,17 @@ class SiteRows:
     y: NDArray[np.int64]
     patient: NDArray[np.int64]
     subgroups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    streamed: "Streamed | None" = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.x.shape[1:] if self.streamed is None else self.streamed.shape
+
+    @property
+    def seen(self) -> NDArray[np.float32]:
+        """All rows, in small where they are read as needed."""
+        return self.x if self.streamed is None else self.streamed.small[self.x.astype(np.int64)]
 
     def checked(self, classes: tuple[str, ...], remedy: str = "first") -> Self:
         """Return the rows if there are enough to learn from and to test on.
@@ -82,11 +111,21 @@ class Study:
     task: str
     classes: tuple[str, ...]
     sites: tuple[SiteRows, ...]
-    kind: Literal["table", "image"]
+    kind: Literal["table", "image", "series"]
     own_scale: NDArray[np.bool_] | None = None
     has_patients: bool = True
     warnings: tuple[str, ...] = ()
     anchors: NDArray[np.float32] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.sites[0].shape
+
+    @property
+    def streamed(self) -> Streamed | None:
+        """Where the rows of all sites are read, if they are read as needed."""
+        return self.sites[0].streamed
 
     def without(self, names: tuple[str, ...]) -> Self:
         """Return the study without the named sites; a warning remembers them.

@@ -10,8 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dflmoe.data.schema import Column, Schema
+from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows, Study
-from dflmoe.errors import ColumnError, DataFileError, LabelError, SchemaError
+from dflmoe.errors import (
+    ColumnError,
+    DataFileError,
+    LabelError,
+    MissingExtraError,
+    SchemaError,
+)
 
 MAX_LEVELS = 30
 """A text column with more levels than this is taken for free text or an identifier."""
@@ -61,6 +68,44 @@ def read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
+def asked(source: Source) -> pd.DataFrame:
+    """Return what a database answers to a query that only reads.
+
+    Raises:
+        DataFileError: It cannot be reached, or does not understand the query.
+        MissingExtraError: SQLAlchemy is not installed.
+    """
+    try:
+        import sqlalchemy  # noqa: PLC0415 - extra
+    except ImportError as error:
+        raise MissingExtraError(
+            f"a database needs {error.name}; install it with: pip install 'dflmoe[sql]'"
+        ) from error
+    address = str(source.path)
+    try:
+        engine = sqlalchemy.create_engine(address)
+        with engine.connect() as connection:
+            frame = pd.read_sql_query(sqlalchemy.text(source.query or ""), connection)
+            connection.rollback()  # whatever was asked, nothing there changes
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+        place = sqlalchemy.engine.make_url(address).render_as_string(hide_password=True)
+        reason = str(error).splitlines()[0]
+        raise DataFileError(f"database {place} does not answer: {reason}") from error
+    if frame.empty:
+        raise DataFileError(f"the query of {source.where.name} returns no rows; mend it")
+    return frame
+
+
+def frame_of(source: Source) -> pd.DataFrame:
+    """Return the table that a source names.
+
+    Raises:
+        DataFileError: It cannot be read.
+        MissingExtraError: A database needs a library that is not installed.
+    """
+    return asked(source) if source.database else read_frame(source.where)
+
+
 def read_features(path: Path, schema: Schema) -> NDArray[np.float32]:
     """Read the agreed columns of a table, whatever else it holds, ``[row, feature]``.
 
@@ -77,13 +122,16 @@ def _features(frame: pd.DataFrame, path: Path, schema: Schema) -> NDArray[np.flo
     return np.concatenate(parts, axis=1)
 
 
-def read_with_schema(path: Path, schema: Schema, *, at: str | None = None) -> Study:
+def read_with_schema(
+    path: Path, schema: Schema, *, at: str | None = None, frame: pd.DataFrame | None = None
+) -> Study:
     """Read a table whose columns the federation has agreed on.
 
     Args:
         path: The file.
         schema: The columns.
         at: The site that all rows are of, where the table has no site column.
+        frame: What is in the file, if it has been read.
 
     Raises:
         DataFileError: The file cannot be read.
@@ -91,7 +139,7 @@ def read_with_schema(path: Path, schema: Schema, *, at: str | None = None) -> St
         LabelError: The label is missing somewhere or is not one of the classes.
         SchemaError: The schema names a column for a role that it does not describe.
     """
-    frame = read_frame(path)
+    frame = read_frame(path) if frame is None else frame
     roles = Roles(schema.site, schema.label, schema.patient)
     if at is not None and roles.site not in frame.columns:
         frame = frame.assign(**{roles.site: at})
@@ -112,17 +160,27 @@ def read_with_schema(path: Path, schema: Schema, *, at: str | None = None) -> St
     )
 
 
-def read_table(path: Path, roles: Roles) -> Study:
+def read_table(
+    path: Path, roles: Roles, *, at: str | None = None, frame: pd.DataFrame | None = None
+) -> Study:
     """Read a table that nobody has described: numbers are numbers, text is categories.
 
     Numbers will be standardised by each site on its own training rows.
+
+    Args:
+        path: The file.
+        roles: Columns that are no features.
+        at: The site that all rows are of, where the table has no site column.
+        frame: What is in the file, if it has been read.
 
     Raises:
         DataFileError: The file cannot be read.
         ColumnError: A column is unknown or cannot be turned into numbers.
         LabelError: The label is missing somewhere, continuous, or the same everywhere.
     """
-    frame = read_frame(path)
+    frame = read_frame(path) if frame is None else frame
+    if at is not None and roles.site not in frame.columns:
+        frame = frame.assign(**{roles.site: at})
     named = [roles.site, roles.label, *roles.drop]
     named += [roles.patient] if roles.patient is not None else []
     _require(frame, path, named)

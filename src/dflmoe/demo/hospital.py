@@ -21,6 +21,7 @@ from dflmoe.core.algorithm import Outcome, run_round
 from dflmoe.core.controls import Control
 from dflmoe.core.site import Lent
 from dflmoe.data.one_site import agreed
+from dflmoe.data.source import SETTINGS
 from dflmoe.data.study import Study
 from dflmoe.demo.study import demo_options
 from dflmoe.node.agreed import method_of
@@ -29,7 +30,7 @@ from dflmoe.node.exchange import Exchange, Synced
 from dflmoe.node.home import Home
 from dflmoe.node.life import Life, alone_in
 from dflmoe.node.node import PURPOSE, Node, learnt
-from dflmoe.node.settings import SETTINGS, Settings
+from dflmoe.node.settings import Settings
 from dflmoe.node.status import status_of
 from dflmoe.pilot.arms import CONTROLS, Repeat, Tested, mean_curve, tested
 from dflmoe.pilot.plan import chosen
@@ -223,7 +224,7 @@ def _play(hospital: Hospital, began: float) -> None:
         hospital.together()
     life.doing = "writing its report"
     options = demo_options(part.seed, part.dtype)
-    schema = agreed(charter.columns, where.path)
+    schema = agreed(charter.columns, where.where)
     study = Study(
         title=schema.title,
         task=schema.task,

@@ -10,12 +10,12 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from dflmoe.core.auto import Exchange
+from dflmoe.data.source import SETTINGS
 from dflmoe.data.study import Study
 from dflmoe.demo.founding import found, free_address, study_charter, study_rows
 from dflmoe.demo.hospital import REPORT, Part, live
 from dflmoe.demo.study import demo_study
 from dflmoe.errors import EnvelopeError, ExchangeError
-from dflmoe.node.settings import SETTINGS
 from dflmoe.node.status import STATUS, Status
 from dflmoe.report.merge import merged
 from dflmoe.report.render import write

@@ -12,8 +12,10 @@ from dflmoe.baselines.alone import alone
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.core.algorithm import Outcome
 from dflmoe.core.site import Network, SiteData
+from dflmoe.core.streaming import streaming
 from dflmoe.data.one_site import read_site, read_unlabelled
 from dflmoe.data.prepared import data_of, splits_of
+from dflmoe.data.source import Source
 from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows
 from dflmoe.data.weights import read_weights
@@ -21,7 +23,6 @@ from dflmoe.errors import SettingsError
 from dflmoe.networks.public import public_body
 from dflmoe.node.agreed import network_of, training_of
 from dflmoe.node.node import ALONE
-from dflmoe.node.settings import Rows
 from dflmoe.security.charter import Charter
 from dflmoe.types import SiteId
 
@@ -49,7 +50,7 @@ class Baseline:
     alone: Tensor
 
 
-def rows_of(charter: Charter, where: Rows, site: SiteId) -> SiteRows:
+def rows_of(charter: Charter, where: Source, site: SiteId) -> SiteRows:
     """Return the rows of a site, if they can be learnt from and tested on.
 
     Raises:
@@ -57,11 +58,11 @@ def rows_of(charter: Charter, where: Rows, site: SiteId) -> SiteRows:
         SchemaError: The charter's columns are none, or malformed.
     """
     return read_site(
-        where.path, site, classes=charter.classes, shape=charter.shape, columns=charter.columns
+        where, site, classes=charter.classes, shape=charter.shape, columns=charter.columns
     ).checked(charter.classes)
 
 
-def baseline(charter: Charter, where: Rows, site: SiteId, *, seed: int) -> Baseline:
+def baseline(charter: Charter, where: Source, site: SiteId, *, seed: int) -> Baseline:
     """Read and split a site's rows, and train what it has alone.
 
     Raises:
@@ -76,6 +77,7 @@ def baseline(charter: Charter, where: Rows, site: SiteId, *, seed: int) -> Basel
     )
     data = data_of(rows, splits, anchors=_anchors(charter, where.anchors))
     network = _with_public_body(network_of(charter), charter, where.public_body)
+    network = streaming(network, None if rows.streamed is None else rows.streamed.rows)
     local = LocalOnly(network, training_of(charter))
     said, share, outcome = alone(site, data, local, seed=seed, purpose=ALONE)
     return Baseline(rows, splits, replace(data, alone=said), network, share, outcome, said)

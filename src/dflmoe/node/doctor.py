@@ -23,6 +23,7 @@ import torch
 
 from dflmoe.core.algorithm import run_round
 from dflmoe.core.site import LEADING, CrossFit, Lent, SiteData
+from dflmoe.data.source import SETTINGS
 from dflmoe.data.study import SiteRows
 from dflmoe.errors import DflmoeError, ExchangeError, RunningError
 from dflmoe.metrics.resampling import auc_samples
@@ -33,7 +34,7 @@ from dflmoe.node.life import alone_in
 from dflmoe.node.link import probed, reason
 from dflmoe.node.network import Network
 from dflmoe.node.replica import Replica
-from dflmoe.node.settings import SETTINGS, Settings
+from dflmoe.node.settings import Settings
 from dflmoe.node.store import STORE, Store
 from dflmoe.security.charter import Charter
 from dflmoe.security.roster import Member, Roster
@@ -314,7 +315,7 @@ def _rows(home: Home, settings: Settings) -> Iterator[Finding]:
         if twins
         else "",
     )
-    flat = rows.x.reshape(len(rows.x), -1)
+    flat = rows.seen.reshape(len(rows.x), -1)
     constant = int((flat == flat[:1]).all(0).sum())
     if constant == flat.shape[1]:
         yield Finding(
@@ -329,7 +330,7 @@ def _rows(home: Home, settings: Settings) -> Iterator[Finding]:
 def _twins(rows: SiteRows) -> int:
     """Return how many rows are the same, feature by feature, as a row of another patient."""
     seen: dict[bytes, set[int]] = {}
-    for x, patient in zip(rows.x, rows.patient, strict=True):
+    for x, patient in zip(rows.seen, rows.patient, strict=True):
         seen.setdefault(x.tobytes(), set()).add(int(patient))
     spread = Counter(len(people) for people in seen.values() if len(people) > 1)
     return sum(size * count for size, count in spread.items())

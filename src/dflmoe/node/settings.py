@@ -5,32 +5,15 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from dflmoe.data.source import Source
 from dflmoe.errors import SettingsError
 from dflmoe.security.card import Endpoint
 from dflmoe.toml import toml_of
 from dflmoe.wire.manifest import faults_of
 
-SETTINGS = "node.toml"
-
-
-class Rows(BaseModel, frozen=True, extra="forbid"):
-    """Where a site's rows are.
-
-    Attributes:
-        path: A table with the agreed columns, or an ``.npz`` with ``x``, ``y`` and ``patient``.
-        test_folds: One of so many parts, by patient, is set aside and tells what lending gains.
-        public_body: Safetensors file of the public weights, if the charter names some.
-        anchors: An ``.npz`` with the public rows ``x``, if the charter names some.
-    """
-
-    path: Path
-    test_folds: Annotated[int, Field(ge=2, le=20)] = 5
-    public_body: Path | None = None
-    anchors: Path | None = None
-
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
-    """The file ``node.toml`` in a site's folder.
+    """The file ``site.toml`` in a site's folder.
 
     Attributes:
         bind: ``host:port`` to listen at; none for a site that only dials.
@@ -44,7 +27,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     folder: Path | None = None
     every: Annotated[float, Field(ge=0)] = 3600.0
     seed: Annotated[int, Field(ge=0)] = 0
-    data: Rows | None = None
+    data: Source | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -70,10 +53,5 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         if self.folder is not None:
             changed["folder"] = folder / self.folder.expanduser()
         if self.data is not None:
-            paths = {
-                name: folder / path.expanduser()
-                for name in ("path", "public_body", "anchors")
-                if (path := getattr(self.data, name)) is not None
-            }
-            changed["data"] = self.data.model_copy(update=paths)
+            changed["data"] = self.data.relative_to(folder)
         return self.model_copy(update=changed)

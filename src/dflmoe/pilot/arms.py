@@ -313,11 +313,13 @@ def _pooled(
 ) -> dict[SiteId, Float[Tensor, "split row class"]]:
     """Return what a model of all rows together says: the bound that nobody may reach."""
     offset = torch.tensor([0, *(len(one.y) for one in data.values())]).cumsum(0)
+    small = [one.small for one in data.values() if one.small is not None]
     together = SiteData(
         x=torch.cat([one.x for one in data.values()], dim=1),
         y=torch.cat([one.y for one in data.values()]),
         crossfit=CrossFit(torch.cat([one.crossfit.fold for one in data.values()], dim=1)),
         group=torch.cat([one.group + 10**9 * k for k, one in enumerate(data.values())]),
+        small=torch.cat(small) if len(small) == len(data) else None,
     )
     played = play(
         {"all": network},

@@ -15,6 +15,7 @@ from dflmoe.core.auto import (
 )
 from dflmoe.core.dials import Dials
 from dflmoe.core.site import Network
+from dflmoe.core.streaming import streaming
 from dflmoe.core.training import Training
 from dflmoe.data.study import Study
 from dflmoe.data.weights import read_weights
@@ -197,8 +198,26 @@ PAPER_STEPS = Training(
 
 def chosen(study: Study, options: Options) -> Plan:
     """Choose networks, dials and training from what the study and the options say."""
+    plan = _chosen(study, options)
+    if study.streamed is None:
+        return plan
+    rows = study.streamed.rows
+
+    def reading(networks: Mapping[SiteId, Network]) -> dict[SiteId, Network]:
+        once = {id(network): streaming(network, rows) for network in networks.values()}
+        return {name: once[id(network)] for name, network in networks.items()}
+
+    own = None if plan.own is None else reading(plan.own)
+    return replace(plan, networks=reading(plan.networks), own=own)
+
+
+SERIES_NETWORK, LARGE_NETWORK = "cnn1d", "resnet8"
+"""What series are given, and images that do not fit into memory, where no network is named."""
+
+
+def _chosen(study: Study, options: Options) -> Plan:
     table, classes = study.kind == "table", len(study.classes)
-    shape = study.sites[0].x.shape
+    shape = (len(study.sites[0].y), *study.shape)
     if options.mode == "paper":
         network = mlp(shape[1], classes) if table else small_cnn(shape[1], classes)
         return Plan(
@@ -219,6 +238,10 @@ def chosen(study: Study, options: Options) -> Plan:
         return _of_charter(study, options, options.charter)
     if options.network:
         return _of_network(study, options, options.network)
+    if study.kind == "series" or study.streamed is not None:
+        return _trained_apart(
+            study, options, SERIES_NETWORK if study.kind == "series" else LARGE_NETWORK
+        )
     if table:
         vouched = study.own_scale is None
         return Plan(
@@ -261,7 +284,7 @@ def _of_network(study: Study, options: Options, name: str) -> Plan:
         NetworkError: It does not fit the data, or its public weights do not fit it.
     """
     at = options.head_from or (None if ":" in name else splits(name)[1])
-    one = build(name, study.sites[0].x.shape[1:], len(study.classes), at=at, common=True)
+    one = build(name, study.shape, len(study.classes), at=at, common=True)
     why = (
         f"The body of {name} is the same at all sites, grown from the federation's seed and never "
         "trained, so a head means the same everywhere."
@@ -294,13 +317,28 @@ def _of_network(study: Study, options: Options, name: str) -> Plan:
     )
 
 
+def _trained_apart(study: Study, options: Options, name: str) -> Plan:
+    """Return the plan for one network that starts alike and is trained at each site."""
+    one = build(name, study.shape, len(study.classes))
+    return Plan(
+        networks={site.name: one for site in study.sites},
+        dials=DIALS["seeded"],
+        training=IMAGE_NETWORK,
+        lending=IMAGE_NETWORK,
+        averaging=replace(IMAGE_NETWORK, max_steps=10),
+        rounds=options.rounds or 1,
+        average_rounds=AVERAGE_ROUNDS,
+        why=(f"The network is {name}. {WHY['seeded']}",),
+    )
+
+
 def _of_charter(study: Study, options: Options, name: str) -> Plan:
     """Return the plan for sites that agreed on one light network beside their own.
 
     Raises:
         NetworkError: It does not fit the data.
     """
-    shape, classes = study.sites[0].x.shape[1:], len(study.classes)
+    shape, classes = study.shape, len(study.classes)
     training = TABLE_NETWORK if study.kind == "table" else IMAGE_NETWORK
     if options.network:
         own = entire(options.network, shape, classes)

@@ -1,0 +1,215 @@
+"""From where a site says that its rows are to rows that can be learnt from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dflmoe.data.listing import Listing, Step, listed
+from dflmoe.data.reads import Reads, shrunk
+from dflmoe.data.source import Source
+from dflmoe.data.study import SiteRows, Streamed, Study
+from dflmoe.errors import DataFileError, LabelError, SiteError
+
+TOLD = 5
+"""Files that a sentence names at most."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled rows of a source of files.
+
+    Attributes:
+        listing: Of those that can be read.
+        reads: What decodes them.
+        x: As in ``SiteRows``.
+        y: Classes, 0 to C-1.
+        classes: Their names.
+        streamed: Where rows are read as needed.
+    """
+
+    listing: Listing
+    reads: Reads
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    classes: tuple[str, ...]
+    streamed: Streamed | None
+
+    def sites(self, name: str) -> tuple[SiteRows, ...]:
+        """Return the rows of each site, or of the one that is named where files name none."""
+        of = np.array([row.site or name for row in self.listing.rows])
+        people = np.array([row.patient for row in self.listing.rows])
+        if not people[0]:
+            people = np.arange(len(people)).astype(str)
+        return tuple(
+            SiteRows(
+                site,
+                self.x[of == site],
+                self.y[of == site],
+                np.unique(people[of == site], return_inverse=True)[1].astype(np.int64),
+                streamed=self.streamed,
+            )
+            for site in dict.fromkeys(of.tolist())
+        )
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether rows name their patient."""
+        return bool(self.listing.rows[0].patient)
+
+    @property
+    def warning(self) -> str | None:
+        """What the report says of files that were left out; none if there are none."""
+        left_out = self.listing.left_out
+        if not left_out:
+            return None
+        told = ", ".join([*left_out][:TOLD]) + (", ..." if len(left_out) > TOLD else "")
+        return f"{len(left_out)} files or rows could not be read and were left out: {told}."
+
+
+def rows_of(source: Source, *, classes: tuple[str, ...] = (), step: Step = lambda *_: None) -> Rows:
+    """Read a file or folder of images, volumes or recordings.
+
+    Args:
+        source: Where it is and what is in it.
+        classes: That the federation agreed on; those of the source, or all that there are, if not
+            given.
+        step: Told how far it is.
+
+    Raises:
+        DataFileError: A file cannot be read, or is not like the others.
+        LabelError: A label is missing, or is none of the classes.
+        SettingsError: A transform cannot be used.
+        MissingExtraError: The library for the format is not installed.
+    """
+    listing = listed(source, step=step)
+    names = classes or source.classes or tuple(sorted({row.label for row in listing.rows}))
+    coded(listing, names, source)  # a wrong label is told before anything is decoded
+    reads, values = Reads(listing, source).looked_at(step)
+    y = coded(reads.listing, names, source)
+    if not reads.streams:
+        return Rows(reads.listing, reads, values, y, names, None)
+    numbers = np.arange(len(reads), dtype=np.float32)
+    return Rows(reads.listing, reads, numbers, y, names, Streamed(reads, reads.shape, values))
+
+
+def coded(listing: Listing, classes: tuple[str, ...], source: Source) -> NDArray[np.int64]:
+    """Return the class of each row by its place among the names; numbers 0 to C-1 do as well.
+
+    Raises:
+        LabelError: A label is none of them, or there are too few or too many.
+    """
+    if not 2 <= len(classes) <= 1000:  # noqa: PLR2004
+        raise LabelError(
+            f"{source.path} has {len(classes)} classes ({', '.join(classes[:3])}); a model needs "
+            f"two or more, and a label that differs from row to row is none"
+        )
+    places = {name: k for k, name in enumerate(classes)}
+    places = {str(k): k for k in range(len(classes))} | places
+    for row in listing.rows:
+        if row.label not in places:
+            raise LabelError(
+                f"{row.file.name} is labelled {row.label!r}, which is none of the classes "
+                f"{', '.join(classes)}; mend the label, or name the classes with classes in [data]"
+            )
+    return np.array([places[row.label] for row in listing.rows], dtype=np.int64)
+
+
+# --- a pilot of several sources ---
+
+
+class Several:
+    """The rows of several sources by one count of numbers (``core.streaming.Rows``)."""
+
+    def __init__(self, parts: Sequence[Reads]) -> None:
+        """Put them one after the other."""
+        self._parts = parts
+        self._first = np.cumsum([0, *(len(part) for part in parts)])
+        self._room: dict[str, tuple[Tensor, Tensor] | None] = {}
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """See ``core.streaming.Rows``."""
+        of = np.searchsorted(self._first, numbers.numpy(), side="right") - 1
+        rows = [
+            self._parts[part](torch.tensor([int(k) - int(self._first[part])]))
+            for part, k in zip(of, numbers.tolist(), strict=True)
+        ]
+        return torch.cat(rows)
+
+    def keep(self, made_by: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+        """See ``core.streaming.Rows``: in memory, as each source allows for its own rows."""
+        if made_by not in self._room:
+            parts = [part.keep(made_by, shape) for part in self._parts]
+            kept = [part for part in parts if part is not None]
+            whole = len(kept) == len(parts)
+            self._room[made_by] = (
+                (torch.cat([k for k, _ in kept]), torch.cat([t for _, t in kept]))
+                if whole
+                else None
+            )
+        return self._room[made_by]
+
+
+def study_of(sources: Mapping[str, Source], *, step: Step = lambda *_: None) -> Study:
+    """Return the sites of one or several sources of files.
+
+    Args:
+        sources: By the name of the site where its files name none.
+        step: Told how far it is.
+
+    Raises:
+        DataError: A source cannot be read, or is not like the others.
+        SettingsError: A transform cannot be used.
+        MissingExtraError: A library for a format is not installed.
+    """
+    first = next(iter(sources.values()))
+    classes = first.classes
+    if len(sources) > 1 and not classes:
+        labels = {
+            name: {row.label for row in listed(source).rows} for name, source in sources.items()
+        }
+        classes = tuple(sorted(set().union(*labels.values())))
+    read = {name: rows_of(one, classes=classes, step=step) for name, one in sources.items()}
+    shapes = {name: one.reads.shape for name, one in read.items()}
+    for name, shape in shapes.items():
+        if shape != next(iter(shapes.values())):
+            raise DataFileError(
+                f"rows of {name} are of shape {shape} and those of {next(iter(shapes))} of "
+                f"{next(iter(shapes.values()))}; bring all to one with size and channels in [data]"
+            )
+    parts = list(read.values())
+    if any(one.streamed is not None for one in parts):
+        parts = _streamed(parts)
+    sites = [site for name, one in zip(read, parts, strict=True) for site in one.sites(name)]
+    if len({site.name for site in sites}) < len(sites):
+        raise SiteError("two sites have one name; give each site.toml a folder of its own name")
+    names = next(iter(read.values())).classes
+    shape = next(iter(shapes.values()))
+    return Study(
+        title=Path(first.path).name,
+        task=f"{' or '.join(names)}" if len(names) == 2 else f"{len(names)} classes",  # noqa: PLR2004
+        classes=names,
+        sites=tuple(sites),
+        kind="series" if len(shape) == 2 else "image",  # noqa: PLR2004 - channel and time
+        has_patients=all(one.names_patients for one in parts),
+        warnings=tuple(warning for one in parts if (warning := one.warning) is not None),
+    )
+
+
+def _streamed(parts: Sequence[Rows]) -> list[Rows]:
+    """Return sources as parts of one: all are read as needed, by one count of numbers."""
+    several = Several([one.reads for one in parts])
+    small = [
+        np.stack([shrunk(row) for row in one.x]) if one.streamed is None else one.streamed.small
+        for one in parts
+    ]
+    streamed = Streamed(several, parts[0].reads.shape, np.concatenate(small))
+    first = np.cumsum([0, *(len(one.reads) for one in parts)])
+    return [
+        replace(one, x=np.arange(start, end, dtype=np.float32), streamed=streamed)
+        for one, start, end in zip(parts, first[:-1], first[1:], strict=True)
+    ]
