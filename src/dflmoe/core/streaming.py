@@ -7,7 +7,7 @@ reads them first. Everything else of the method neither knows nor cares.
 import copy
 import hashlib
 from dataclasses import replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,9 +57,9 @@ class Streaming(OneByOne):
         super().__init__()
         self.body, self._rows, self._keeps = body, rows, keeps
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> "Streaming":
         """Return one with weights of its own, which reads the same rows."""
-        return type(self)(copy.deepcopy(self.body, memo), self._rows, keeps=self._keeps)
+        return Streaming(copy.deepcopy(self.body, memo), self._rows, keeps=self._keeps)
 
     def forward(self, number: Float[Tensor, " row"]) -> Float[Tensor, "row feature ..."]:
         """Return the features of rows, given as their numbers."""
