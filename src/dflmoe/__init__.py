@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dflmoe.core.site import Network, SiteData, SiteState
     from dflmoe.core.training import Training
     from dflmoe.errors import DataError, DflmoeError, HeadError, OptionError, OutputError
+    from dflmoe.model.model import Model, Predictions
+    from dflmoe.model.model import load_model as load
     from dflmoe.pilot.simulation import Result, Site, simulate
 
 __version__ = version("dflmoe")
@@ -29,15 +31,18 @@ __all__ = [
     "DflmoeError",
     "Dials",
     "HeadError",
+    "Model",
     "Network",
     "OptionError",
     "OutputError",
+    "Predictions",
     "Result",
     "Site",
     "SiteData",
     "SiteState",
     "Training",
     "__version__",
+    "load",
     "run_round",
     "simulate",
 ]
@@ -49,15 +54,19 @@ _AT = {
     "dflmoe.core.site": ("Network", "SiteData", "SiteState"),
     "dflmoe.core.training": ("Training",),
     "dflmoe.errors": ("DataError", "DflmoeError", "HeadError", "OptionError", "OutputError"),
+    "dflmoe.model.model": ("Model", "Predictions", "load"),
     "dflmoe.pilot.simulation": ("Result", "Site", "simulate"),
 }
 """Where each name is defined: a command does not wait for what only a simulation needs."""
+
+_NAMED = {"load": "load_model"}
+"""What is called otherwise where it is defined."""
 
 
 def __getattr__(name: str) -> object:
     for module, names in _AT.items():
         if name in names:
-            return getattr(import_module(module), name)
+            return getattr(import_module(module), _NAMED.get(name, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

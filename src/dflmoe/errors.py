@@ -18,6 +18,7 @@ DflmoeError
 ├── ExchangeError            nothing can be exchanged: a folder or a network is not there
 ├── SettingsError            a node's settings are missing, malformed or contradictory
 ├── RunningError             a node runs already, or none does
+├── ModelError               a file is no model, or cannot be used as one
 ├── UnsoundError             the doctor found something that keeps a node from running
 ├── TrainingError            training ran into numbers that are not finite
 └── SecurityError            something must not be trusted
@@ -222,6 +223,12 @@ class UnsoundError(DflmoeError):
     """The doctor found something that keeps a node from running."""
 
     exit_code = 32
+
+
+class ModelError(DflmoeError):
+    """A file is no model, or cannot be used as one."""
+
+    exit_code = 35
 
 
 class PolicyError(SecurityError):

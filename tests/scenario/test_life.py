@@ -22,11 +22,11 @@ from dflmoe.core.algorithm import Outcome
 from dflmoe.data.source import SETTINGS, Source
 from dflmoe.demo.founding import free_address
 from dflmoe.errors import ExchangeError, OutputError, RunningError, SettingsError, StoreError
+from dflmoe.model.model import load_model
 from dflmoe.node.baseline import Baseline, baseline
 from dflmoe.node.exchange import FolderExchange, MemoryExchange, Several, Synced
 from dflmoe.node.life import LOCK, Life, alone_in, running, stop
 from dflmoe.node.node import RoundSummary
-from dflmoe.node.predict import predict
 from dflmoe.node.settings import Settings
 from dflmoe.node.status import STATUS, Status, answered, status_of
 from dflmoe.types import SiteId
@@ -88,13 +88,13 @@ def test_nodes_meet_play_and_say_what_they_did(country: Country) -> None:
 def test_what_is_predicted_is_what_the_round_served(country: Country) -> None:
     lived(country, "bob", 1)
     ((_, outcome),) = lived(country, "ann", 1)
-    home, charter = country.homes["ann"], country.charter
+    home = country.homes["ann"]
     had = base(country, "ann")
     asked = had.splits.test[0].numpy()
-    found = predict(charter, had, home.serving(), had.rows.x[asked], seed=0)
-    served = outcome.served[0].double().exp().numpy()[asked]
-    np.testing.assert_allclose(found.probs, served, atol=1e-6)
-    assert found.used == bool(outcome.used.all())
+    found = load_model(home.model()).predict(had.rows.x[asked])
+    served = outcome.served[0].double()[asked]
+    cool = load_model(home.model()).served.temperature.double()
+    np.testing.assert_allclose(found.probs, (served / cool).softmax(1).numpy(), atol=1e-5)
     assert set(found.opinions) >= {"ann"}
     assert (found.agreement[:, 0] <= found.agreement[:, 1]).all()
 
@@ -107,7 +107,7 @@ def base(country: Country, site: SiteId) -> Baseline:
 
 def test_a_site_that_played_nothing_predicts_nothing(country: Country) -> None:
     with pytest.raises(StoreError, match="played no round yet"):
-        country.homes["ann"].serving()
+        country.homes["ann"].model()
 
 
 def test_a_second_node_is_kept_out_of_a_folder(tmp_path: Path) -> None:

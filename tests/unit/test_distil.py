@@ -40,7 +40,7 @@ def at_home(inbox: Sequence[Lent]) -> float:
         state = algorithm.init("home", home, generator(seed))
         state, _ = algorithm.prepare(state, home, generator(seed, 1))
         opinions = [lent.tensors[OPINION] for lent in inbox]
-        said = algorithm._taught(state, opinions, home, generator(seed, 2))
+        said, _ = algorithm._taught(state, opinions, home, generator(seed, 2))
         losses.append(home.task.losses(said, home.y[None])[home.crossfit.fold < 0].mean())
     return float(torch.stack(losses).mean())
 
@@ -107,12 +107,12 @@ def test_splits_that_are_played_side_by_side_are_taught_apart() -> None:
     made = replace(made_data(made_rows("home", 24, 2)), anchors=ANCHORS)
     state = algorithm.init("home", made, generator(3))
     opinions = [noise(9, 2, 100, 2).softmax(2)]
-    both = algorithm._taught(state, opinions, made, generator(5))
+    both, _ = algorithm._taught(state, opinions, made, generator(5))
     assert both.shape == (2, 24, 2)
-    first = algorithm._taught(state, [o[:1] for o in opinions], made.only(0), generator(5))
+    first, _ = algorithm._taught(state, [o[:1] for o in opinions], made.only(0), generator(5))
     torch.testing.assert_close(both[:1], first)
     changed = [torch.cat([o[:1], o[1:].flip(2)]) for o in opinions]
-    other = algorithm._taught(state, changed, made, generator(5))
+    other, _ = algorithm._taught(state, changed, made, generator(5))
     torch.testing.assert_close(other[0], both[0])
     assert not torch.allclose(other[1], both[1])
 

@@ -94,7 +94,7 @@ def test_a_hedge_moves_as_far_as_the_evidence_goes(better: float, serves: str) -
     noise = torch.randn(truth.shape, generator=generator(3))
     own = torch.log_softmax(truth + noise, dim=2)
     said = torch.log_softmax((1 + better) * truth + noise, dim=2)
-    served, used = what_serves(own, said, data, Dials(hedge=True))
+    served, used, _ = what_serves(own, said, data, Dials(hedge=True))
     torch.testing.assert_close(served, {"mixture": said, "own": own}[serves])
     assert used.all() == (serves == "mixture")
 
@@ -108,7 +108,7 @@ def test_a_loss_that_falls_at_the_price_of_the_score_serves_nobody(ranks: bool) 
     bold = torch.log_softmax(8 * (truth + seen), dim=2)
     cautious = torch.log_softmax(0.5 * (truth + seen + more), dim=2)
     assert (out_of_fold_loss(cautious, data) < out_of_fold_loss(bold, data) - 0.5).all()
-    served, _ = what_serves(bold, cautious, data, Dials(hedge=True))
+    served, _, _ = what_serves(bold, cautious, data, Dials(hedge=True))
     own, new, now = (
         task.score(said, data.y.expand(2, -1), data.crossfit.fold)
         for said in (bold, cautious, served)
@@ -132,7 +132,7 @@ def test_what_is_good_on_average_and_bad_for_a_class_serves_nobody_where_rows_te
     losses = [data.task.losses(what, y[None])[0] for what in (own, said)]
     assert losses[1].mean() < losses[0].mean() - 0.1
     assert losses[1][y == 1].mean() > losses[0][y == 1].mean() + 0.1
-    _, used = what_serves(own, said, data, Dials(hedge=True))
+    _, used, _ = what_serves(own, said, data, Dials(hedge=True))
     assert bool(used[0]) is serves
 
 
@@ -162,7 +162,7 @@ def test_splits_are_judged_apart_also_where_one_lacks_a_class() -> None:
     seen = torch.randn(truth.shape, generator=generator(3))
     own = torch.log_softmax(truth + seen, dim=2)
     said = torch.log_softmax(truth * torch.where(y == 1, 0.3, 3.0)[:, None] + seen, dim=2)
-    _, used = what_serves(own, said, data, Dials(hedge=True))
+    _, used, _ = what_serves(own, said, data, Dials(hedge=True))
     alone = [
         what_serves(own[k : k + 1], said[k : k + 1], data.only(k), Dials(hedge=True))[1][0]
         for k in range(2)
@@ -178,7 +178,7 @@ def test_weak_evidence_moves_a_hedge_half_way() -> None:
         truth = torch.nn.functional.one_hot(data.y, 2).float().expand(2, -1, -1)
         own = torch.log_softmax(truth + torch.randn(2, 40, 2, generator=rng), dim=2)
         said = torch.log_softmax(1.3 * truth + torch.randn(2, 40, 2, generator=rng), dim=2)
-        served, used = what_serves(own, said, data, Dials(hedge=True))
+        served, used, _ = what_serves(own, said, data, Dials(hedge=True))
         mean = torch.logaddexp(own, said) - math.log(2)
         for split in range(2):
             options = [own[split], said[split], mean[split]]

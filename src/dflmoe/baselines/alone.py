@@ -1,20 +1,38 @@
 """The best model that a site has without any peer: what lending must beat."""
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from dflmoe.baselines.local import LocalOnly
-from dflmoe.baselines.logistic import tuned_logistic
+from dflmoe.baselines.logistic import fitted_logistic
 from dflmoe.core.algorithm import Outcome, out_of_fold_loss, run_round
-from dflmoe.core.site import SiteData
+from dflmoe.core.served import whole_of
+from dflmoe.core.site import SiteData, SiteState
 from dflmoe.types import SiteId, generator
 
 
-def alone(
-    site: SiteId, data: SiteData, local: LocalOnly, *, seed: int, purpose: str
-) -> tuple[Float[Tensor, "split row class"], float, Outcome]:
-    """Return what the better of logistic regression and the own network says.
+@dataclass(frozen=True)
+class Alone:
+    """What a site has without any peer.
+
+    Attributes:
+        said: Log probabilities of the better model: out of fold on training rows.
+        logistic: How often logistic regression was the better one.
+        outcome: Of the own network.
+        models: The better model of each split.
+    """
+
+    said: Float[Tensor, "split row class"]
+    logistic: float
+    outcome: Outcome
+    models: tuple[nn.Module, ...]
+
+
+def alone(site: SiteId, data: SiteData, local: LocalOnly, *, seed: int, purpose: str) -> Alone:
+    """Return the better of logistic regression and the own network.
 
     Args:
         site: The site.
@@ -22,15 +40,40 @@ def alone(
         local: Its network, and how it is trained.
         seed: Of all chance.
         purpose: Names the random stream.
-
-    Returns:
-        Log probabilities, how often logistic regression was better, and the network's outcome.
     """
     state = local.init(site, data, generator(seed, purpose, site, "init"))
     rng = generator(seed, purpose, site, 0)
-    _, outcome = run_round(local, state, lambda _: [], data, rng)
-    said, share = better(tuned_logistic(data, local.network.classes), outcome.served, data)
-    return said, share, outcome
+    state, outcome = run_round(local, state, lambda _: [], data, rng)
+    return best_alone(state, outcome, local, data)
+
+
+def best_alone(state: SiteState, outcome: Outcome, local: LocalOnly, data: SiteData) -> Alone:
+    """Return the better of logistic regression and the own network as it has been trained.
+
+    Args:
+        state: Of the network.
+        outcome: Of its training.
+        local: The network.
+        data: The site's rows.
+    """
+    linear, models = fitted_logistic(data, local.network.classes)
+    said, share = better(linear, outcome.served, data)
+    linear_serves = first_wins(linear, outcome.served, data)
+    last = {part: data.crossfit.final(state.params[part]) for part in ("body", "head")}
+    chosen: list[nn.Module] = []
+    for split, logistic in enumerate(models):
+        trained = {p: {n: t[split] for n, t in params.items()} for p, params in last.items()}
+        chosen.append(logistic if linear_serves[split] else whole_of(local.network, trained))
+    return Alone(said, share, outcome, tuple(chosen))
+
+
+def first_wins(
+    first: Float[Tensor, "split row class"],
+    second: Float[Tensor, "split row class"],
+    data: SiteData,
+) -> Bool[Tensor, " split"]:
+    """Return whether the first predictions have the lower out-of-fold loss, or none higher."""
+    return out_of_fold_loss(first, data) <= out_of_fold_loss(second, data)
 
 
 def better(
@@ -43,5 +86,5 @@ def better(
     Returns:
         The predictions, and how often they are the first.
     """
-    wins = out_of_fold_loss(first, data) <= out_of_fold_loss(second, data)
+    wins = first_wins(first, second, data)
     return torch.where(wins[:, None, None], first, second), float(wins.float().mean())

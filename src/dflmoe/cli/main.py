@@ -20,11 +20,14 @@ COMMANDS: Mapping[str, str] = {
     "site": "app",
     "federation": "app",
     "node": "app",
+    "predict": "predict",
+    "export": "predict.export",
+    "card": "predict.show_card",
     "head": "app",
     "store": "app",
     "audit": "app",
 }
-"""Each command's name, which is that of its module too, and what it is there."""
+"""Each command's name, and what it is in the module of that name, or in another that is named."""
 
 ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -41,7 +44,8 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         try:
-            found = getattr(import_module(f"dflmoe.cli.{cmd_name}"), COMMANDS[cmd_name])
+            module, _, name = COMMANDS[cmd_name].rpartition(".")
+            found = getattr(import_module(f"dflmoe.cli.{module or cmd_name}"), name)
         except ImportError as error:
             found = _lacking(error)
         if not isinstance(found, typer.Typer):

@@ -1,27 +1,18 @@
 """``dflmoe node``: play rounds with the other hospitals, and use what comes of it."""
 
-import csv
-import io
-import json
-from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from dflmoe.cli.interrupt import INTERRUPTED, interruptible
 from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
-from dflmoe.data.one_site import read_unlabelled
 from dflmoe.data.source import SETTINGS
-from dflmoe.errors import OptionError, RunningError, SettingsError, TrainingError
-from dflmoe.files import replace_file
-from dflmoe.node.baseline import baseline
+from dflmoe.errors import OptionError, RunningError, TrainingError
 from dflmoe.node.home import Home, read_limited
 from dflmoe.node.life import Life, alone_in, running, stop
 from dflmoe.node.node import RoundSummary
-from dflmoe.node.predict import Predicted, predict
 from dflmoe.node.settings import Settings
 from dflmoe.node.status import STATUS, Status
 
@@ -111,65 +102,6 @@ def stop_node(*, home: HomeOption = HOME) -> None:
     here = home_of(home)
     stop(here.folder)
     typer.echo(f"The node of {here.site.name} has stopped.")
-
-
-@app.command("predict")
-def predict_file(
-    file: Annotated[Path, typer.Argument(help="Rows to predict: .csv, .parquet or .npz.")],
-    *,
-    out: Annotated[Path | None, typer.Option(help="CSV file to write; else a table.")] = None,
-    home: HomeOption = HOME,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict new rows with the model of the last round, and say how far its experts agree.
-
-    Example: dflmoe node predict new-patients.csv --out predictions.csv
-    """
-    here = home_of(home)
-    settings, charter = settings_of(here), here.charter
-    if settings.data is None:
-        raise SettingsError("the settings have no section [data], so there is no model")
-    serving = here.serving()
-    x = read_unlabelled(file, shape=charter.shape, columns=charter.columns)
-    had = baseline(charter, settings.data, here.site.name, seed=settings.seed)
-    found = predict(charter, had, serving, x, seed=settings.seed)
-    rows = _rows(found)
-    if as_json:
-        typer.echo(
-            json.dumps({"round": found.round, "borrowed": found.used, "rows": rows}, indent=1)
-        )
-        return
-    if out is not None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
-        replace_file(out, text.getvalue())
-        typer.echo(f"{len(rows)} predictions: {out}")
-        return
-    model = "own and borrowed heads" if found.used else "the site's own model"
-    table = Table(title=f"By {model}, round {found.round}", title_justify="left")
-    for column in rows[0] if rows else ():
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(highlight=False).print(table)
-
-
-def _rows(found: Predicted) -> list[dict[str, str | int | float]]:
-    return [
-        {
-            "row": k,
-            "likely": found.classes[found.likely[k]],
-            **{
-                f"p {name}": round(float(p), 4)
-                for name, p in zip(found.classes, probs, strict=True)
-            },
-            "experts from": round(float(found.agreement[k, 0]), 4),
-            "to": round(float(found.agreement[k, 1]), 4),
-        }
-        for k, probs in enumerate(np.asarray(found.probs))
-    ]
 
 
 def _line(summary: RoundSummary) -> str:

@@ -1,6 +1,6 @@
 """A round of federated learning without a server, the same in the simulator and in a hospital."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dflmoe.core.site import Lent, SiteData, SiteState
 from dflmoe.core.task import training_mean
-from dflmoe.types import SiteId
+from dflmoe.types import Params, SiteId
 
 Exchange = Callable[[Lent], Sequence[Lent]]
 """Lend one, get those of the peers: in step (paper, bench) or the newest ones held (node)."""
@@ -42,6 +42,9 @@ class Outcome:
         curve: Out-of-fold log-loss of the own network while it trained.
         worth: What the mixture's out-of-fold log-loss would rise by without each peer; below zero
             for a head that does harm.
+        whole: Whether the mixture itself serves, and not the mean of it and of the own model.
+        fitted: What the mixture of the last fit is made of, by part (``core.served``); empty unless
+            it was asked for.
     """
 
     served: Float[Tensor, "split row class ..."]
@@ -54,6 +57,8 @@ class Outcome:
     mixture_loss: Float[Tensor, " split"]
     curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
     worth: dict[SiteId, Float[Tensor, " split"]] = field(default_factory=dict)
+    whole: Bool[Tensor, " split"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    fitted: Mapping[str, Params] = field(default_factory=dict)
 
 
 def alone_outcome(

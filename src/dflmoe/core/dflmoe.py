@@ -63,6 +63,7 @@ class DFLMoE:
         tuning: How the own head is trained at home, from the average of all heads; like any round
             if not given.
         body_seed: The federation's seed.
+        keeps: Whether outcomes tell what the mixture is made of, so that it can serve elsewhere.
     """
 
     network: Network
@@ -70,6 +71,7 @@ class DFLMoE:
     training: Training = field(default_factory=Training)
     tuning: Training | None = None
     body_seed: int = 0
+    keeps: bool = False
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
@@ -132,8 +134,9 @@ class DFLMoE:
         if self.dials.with_alone and data.alone is not None:
             said[ALONE] = data.alone
         opinions = self._opinions(experts, data, rng)
+        taught: dict[str, Params] = {}
         if self.dials.distil and opinions:
-            said[TAUGHT] = self._taught(state, opinions, data, rng)
+            said[TAUGHT], taught = self._taught(state, opinions, data, rng)
         body = state.params["body"]
         features = self._features(body, data)
         mixed = fit_mixture(
@@ -151,7 +154,15 @@ class DFLMoE:
         if mixed.body is not body:
             features = self._features(mixed.body, data)
         own = self._said(state, features, data) if data.alone is None else data.alone
-        return state, self._judged(state, own, mixed, data)
+        outcome = self._judged(state, own, mixed, data)
+        if self.keeps:
+            parts = {"body": mixed.body, "own": own_head, "mixture": mixed.params}
+            parts |= {f"head/{site}": head for site, head in heads.items()}
+            parts |= {f"map/{site}": to for site, to in maps.items()}
+            parts["weighing"] = {"available": mixed.available, "prior": mixed.prior}
+            fitted = {part: data.crossfit.final(params) for part, params in parts.items()}
+            outcome = replace(outcome, fitted=fitted | taught)
+        return state, outcome
 
     def _of_anchors(
         self, body: Params, data: SiteData, fit: int | None = None
@@ -186,8 +197,10 @@ class DFLMoE:
         opinions: Sequence[Float[Tensor, "split anchor class ..."]],
         data: SiteData,
         rng: torch.Generator,
-    ) -> Float[Tensor, "split row class ..."]:
+    ) -> tuple[Float[Tensor, "split row class ..."], dict[str, Params]]:
         """Return what the own network says when it also learns the peers' mean opinion of anchors.
+
+        It returns the last fit of that network, too.
 
         Hinton et al., Distilling the Knowledge in a Neural Network, 2015. The peers never saw the
         site's rows, so out-of-fold predictions stay what they say; what comes of it stays at home.
@@ -196,14 +209,19 @@ class DFLMoE:
         plan = self.tuning or self.training
         if plan.batch is not None:  # the own rows are to be seen as often as without opinions
             plan = replace(plan, batch=round((1 + self.dials.distil) * plan.batch))
-        said = []
+        said, last = [], []
         for split in range(data.crossfit.splits):  # of anchors, each has an opinion of its own
             one = data.only(split)
             start = self.init(state.site, one, rng).params
             told = with_opinion(one, soft[split], self.network.classes, self.dials.distil)
             taught = self._trained(start, told, rng, plan)
             said.append(self.own_log_probs(replace(state, params=taught), one))
-        return torch.cat(said)
+            last.append({part: one.crossfit.final(taught[part]) for part in ("body", "head")})
+        parts = {part: [params[part] for params in last] for part in ("body", "head")}
+        return torch.cat(said), {
+            f"taught/{part}": {name: torch.cat([p[name] for p in each]) for name in each[0]}
+            for part, each in parts.items()
+        }
 
     def _maps(
         self, state: SiteState, experts: Mapping[SiteId, Expert], data: SiteData
@@ -416,7 +434,7 @@ class DFLMoE:
         trains = folds.fold >= 0
         mixture = mixed.log_probs
         mixture_loss = out_of_fold_loss(mixture, data)
-        served, used = what_serves(own, mixture, data, self.dials)
+        serving = what_serves(own, mixture, data, self.dials)
         home = {
             OWN: state.site,
             ALONE: f"{state.site} (own network)",
@@ -428,10 +446,11 @@ class DFLMoE:
         share = share / shown.sum(1, keepdim=True)
         aside = ~mixed.available.unflatten(0, (folds.splits, folds.fits))[:, -1]
         return Outcome(
-            served=served,
+            served=serving.said,
             own=own,
             mixture=mixture,
-            used=used,
+            used=serving.used,
+            whole=serving.whole,
             share={name: share[:, e] for e, name in enumerate(names)},
             quarantined={name: aside[:, e] for e, name in enumerate(names)},
             worth={

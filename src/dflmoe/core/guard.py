@@ -15,8 +15,23 @@ from torch import Tensor
 
 from dflmoe.core.algorithm import out_of_fold_losses
 from dflmoe.core.dials import Dials
+from dflmoe.core.mixture import Pool
 from dflmoe.core.site import SiteData
-from dflmoe.core.task import log_halves
+from dflmoe.core.task import Task, log_halves
+
+
+class Serving(NamedTuple):
+    """What a site would use.
+
+    Attributes:
+        said: Its predictions.
+        used: Whether borrowed heads have a part in it.
+        whole: Whether it is the mixture itself, and not the mean of it and of the own model.
+    """
+
+    said: Float[Tensor, "split row class ..."]
+    used: Bool[Tensor, " split"]
+    whole: Bool[Tensor, " split"]
 
 
 class Bounds(NamedTuple):
@@ -114,8 +129,8 @@ def what_serves(
     mixture: Float[Tensor, "split row class ..."],
     data: SiteData,
     dials: Dials,
-) -> tuple[Float[Tensor, "split row class ..."], Bool[Tensor, " split"]]:
-    """Return what the site would use, and whether borrowed heads have a part in it.
+) -> Serving:
+    """Return what the site would use.
 
     A hedge asks for evidence of benefit in the loss, which sees much in few rows. It also asks that
     the score that people judge by is not below the own model's, as a loss can fall by mere caution,
@@ -128,7 +143,8 @@ def what_serves(
         dials: Whether there is a guard, whether it hedges, and how sure it must be.
     """
     if not dials.guard:
-        return mixture, torch.ones(len(own), dtype=torch.bool)
+        every = torch.ones(len(own), dtype=torch.bool)
+        return Serving(mixture, every, every)
     own_losses = out_of_fold_losses(own, data)
 
     def worse(said: Tensor) -> Float[Tensor, "split row"]:
@@ -142,7 +158,7 @@ def what_serves(
 
     if not dials.hedge:
         used = mixture_is_used(bounds(worse(mixture), dials.confidence), vouched=dials.vouched)
-        return where(used, mixture, own), used
+        return Serving(where(used, mixture, own), used, used)
 
     def score(said: Tensor) -> Float[Tensor, " split"]:
         return data.task.score(said, data.y.expand(len(said), *data.y.shape), data.crossfit.fold)
@@ -154,7 +170,18 @@ def what_serves(
         benefit = mixture_is_used(bounds(d, confidence), vouched=False)
         return benefit & (score(said) >= own_score) & ~harms_a_class(d, data)
 
-    pair = torch.stack([own, mixture], dim=2)
-    mean = data.task.pooled(pair, log_halves(pair), dials.pool)
+    mean = hedged(own, mixture, data.task, dials.pool)
     serves, hedges = helps(mixture, SERVES_AT), helps(mean, HEDGED_AT)
-    return where(serves, mixture, where(hedges, mean, own)), serves | hedges
+    said = where(serves, mixture, where(hedges, mean, own))
+    return Serving(said, serves | hedges, serves)
+
+
+def hedged(
+    own: Float[Tensor, "split row class ..."],
+    mixture: Float[Tensor, "split row class ..."],
+    task: Task,
+    pool: Pool,
+) -> Float[Tensor, "split row class ..."]:
+    """Return the mean of the own model and the mixture."""
+    pair = torch.stack([own, mixture], dim=2)
+    return task.pooled(pair, log_halves(pair), pool)

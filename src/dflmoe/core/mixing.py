@@ -76,6 +76,7 @@ class Mixed:
         log_probs: Of the mixture.
         weights: Of each expert.
         available: Experts that took part.
+        prior: Log weights that the gate started from.
         without: What the mixture would say without each peer, its weight shared out.
     """
 
@@ -85,6 +86,7 @@ class Mixed:
     log_probs: Float[Tensor, "split row class ..."]
     weights: Float[Tensor, "split row expert ..."]
     available: Bool[Tensor, "model expert"]
+    prior: Float[Tensor, "model expert"]
     without: Mapping[SiteId, Float[Tensor, "split row class ..."]]
 
 
@@ -376,6 +378,7 @@ def fit_mixture(
         log_probs=said("log_probs"),
         weights=said("weights"),
         available=mixer.available,
+        prior=mixer.prior,
         without={name: said(f"without/{slot}") for name, slot in slots.items() if dials.guard},
     )
 

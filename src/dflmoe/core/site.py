@@ -43,6 +43,7 @@ class Network:
         classes: Number of classes, or channels of an image.
         common: Whether every site computes the very same features from the same row: the body has
             no weights that learn, and nothing in it was fitted to a site's rows.
+        recipe: How to make its modules anew (``networks.from_recipe``); empty for the user's own.
     """
 
     body: nn.Module
@@ -50,6 +51,7 @@ class Network:
     width: int
     classes: int
     common: bool = False
+    recipe: str = ""
 
 
 EVERY = -2

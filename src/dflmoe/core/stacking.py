@@ -202,6 +202,10 @@ class Given(nn.Module):
     What a subclass does not let learn (``requires_grad``) is part of the architecture.
     """
 
+    def plain(self) -> nn.Module:
+        """Return the module without what gives it its weights."""
+        return self
+
 
 def initial(module: nn.Module, models: int, rng: torch.Generator) -> Params:
     """Return one draw of the module's own initialisers, repeated for every model.

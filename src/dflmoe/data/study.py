@@ -184,13 +184,28 @@ def standardised(
         return np.broadcast_to(filled, (len(learns), *filled.shape))
     scaled = np.empty((len(learns), *x.shape), dtype=np.float32)
     for split, rows in enumerate(learns):
-        seen = x[rows]
-        there = ~np.isnan(seen)
-        count = np.maximum(there.sum(0), 1)
-        centre = np.where(there, seen, 0).sum(0) / count
-        spread = np.sqrt((np.where(there, seen - centre, 0) ** 2).sum(0) / count)
-        centre = np.where(own_scale, centre, 0)
-        spread = np.where(own_scale & (spread > 0), spread, 1)
+        centre, spread = constants(x[rows], own_scale)
         scaled[split] = np.nan_to_num((x - centre) / spread, nan=0.0)
-    cut = np.where(own_scale, 6.0, np.inf).astype(np.float32)
+    cut = cut_at(own_scale)
     return np.clip(scaled, -cut, cut)
+
+
+def cut_at(own_scale: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return beyond what standardised values are cut: six standard deviations."""
+    return np.where(own_scale, 6.0, np.inf).astype(np.float32)
+
+
+def constants(
+    seen: NDArray[np.float32], own_scale: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and the standard deviation of each column; 0 and 1 of those left as is.
+
+    Args:
+        seen: Training rows; NaN where missing.
+        own_scale: Columns to scale.
+    """
+    there = ~np.isnan(seen)
+    count = np.maximum(there.sum(0), 1)
+    centre = np.where(there, seen, 0).sum(0) / count
+    spread = np.sqrt((np.where(there, seen - centre, 0) ** 2).sum(0) / count)
+    return np.where(own_scale, centre, 0), np.where(own_scale & (spread > 0), spread, 1)

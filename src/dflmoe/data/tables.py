@@ -113,10 +113,15 @@ def read_features(path: Path, schema: Schema) -> NDArray[np.float32]:
         DataFileError: The file cannot be read.
         ColumnError: A column of the schema is missing, or holds something else than it says.
     """
-    return _features(read_frame(path), path, schema)
+    return features_of(read_frame(path), path, schema)
 
 
-def _features(frame: pd.DataFrame, path: Path, schema: Schema) -> NDArray[np.float32]:
+def features_of(frame: pd.DataFrame, path: Path, schema: Schema) -> NDArray[np.float32]:
+    """Return the agreed columns of a table that has been read, ``[row, feature]``.
+
+    Raises:
+        ColumnError: A column of the schema is missing, or holds something else than it says.
+    """
     _require(frame, path, list(schema.columns))
     parts = [_by_schema(frame[name], name, path, c) for name, c in schema.columns.items()]
     return np.concatenate(parts, axis=1)
@@ -148,7 +153,7 @@ def read_with_schema(
     for role in (schema.sex, schema.age):
         if role is not None and role not in schema.columns:
             raise SchemaError(f"the schema names {role!r} for a role but not among its columns")
-    x = _features(frame, path, schema)
+    x = features_of(frame, path, schema)
     y, classes = _labels(frame, path, roles, schema.classes)
     return Study(
         title=schema.title,

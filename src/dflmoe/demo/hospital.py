@@ -247,15 +247,15 @@ def _play(hospital: Hospital, began: float) -> None:
         split={name: np.zeros(len(had.rows.y), dtype=np.int64)},
         asked={name: had.splits.test.any(0).numpy()},
         tested={
-            "alone": {name: tested(had.alone, had.data, had.splits, options.sensitivity)},
+            "alone": {name: tested(had.alone.said, had.data, had.splits, options.sensitivity)},
             **{arm: told(outcome) for arm, outcome in said.items()},
         },
         shares={name: {peer: float(w.mean()) for peer, w in last.share.items()}},
         worth={name: {peer: float(w.mean()) for peer, w in last.worth.items()}},
         used={name: float(last.used.float().mean())},
         quarantined={name: {p: float(q.float().mean()) for p, q in last.quarantined.items()}},
-        chosen={name: had.logistic},
-        curves={name: mean_curve(had.outcome)},
+        chosen={name: had.alone.logistic},
+        curves={name: mean_curve(had.alone.outcome)},
         federation=Played(
             outcomes={name: [last]},
             payload_bytes={name: payload},

@@ -20,6 +20,19 @@ def threshold_for_sensitivity(scores: Floats, positive: NDArray[np.bool_], wante
     return float(found[int(np.ceil(wanted * len(found))) - 1])
 
 
+def threshold_for_specificity(scores: Floats, positive: NDArray[np.bool_], wanted: float) -> float:
+    """Return the lowest threshold at which at least ``wanted`` of the others are not called.
+
+    Args:
+        scores: Of rows that the threshold will not be tested on.
+        positive: Whether a row is of the class looked for.
+        wanted: Specificity, above 0 and at most 1.
+    """
+    others = np.sort(scores[~positive])
+    highest = others[int(np.ceil(wanted * len(others))) - 1]
+    return float(np.nextafter(highest, np.inf))
+
+
 class Reliability(NamedTuple):
     """Said and seen frequencies in bins of the probability said."""
 

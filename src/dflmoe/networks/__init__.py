@@ -1,6 +1,6 @@
 """Networks by name, each split into a body that stays and a head that travels."""
 
-from dflmoe.networks.catalogue import build, entire, layers, names, splits
+from dflmoe.networks.catalogue import build, entire, from_recipe, layers, names, splits
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.split import fits, split
 from dflmoe.networks.tables import mlp, plain
@@ -9,6 +9,7 @@ __all__ = [
     "build",
     "entire",
     "fits",
+    "from_recipe",
     "layers",
     "mlp",
     "names",

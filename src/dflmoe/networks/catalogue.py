@@ -1,7 +1,8 @@
 """Networks by name: the catalogue, and the user's own by import path."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import Literal
@@ -12,8 +13,10 @@ from dflmoe.core.site import Network
 from dflmoe.errors import NetworkError
 from dflmoe.networks import classifiers, medical, pictures
 from dflmoe.networks.blocks import Wanted, chain
+from dflmoe.networks.images import small_cnn
+from dflmoe.networks.recipe import recipe
 from dflmoe.networks.split import fits, split, split_points, undivided, where_to_split
-from dflmoe.networks.tables import Unopinionated, plain
+from dflmoe.networks.tables import Unopinionated, mlp, plain
 
 Kind = Literal["table", "series", "image", "segmentation", "super-resolution"]
 
@@ -136,6 +139,10 @@ def build(
         )
     first = at if at is not None else CATALOGUE[name].at
     network = split(module, first, shape=shape, outputs=outputs, common=common)
+    made = recipe(
+        "build", name=name, shape=shape, outputs=outputs, at=first, width=width, scale=scale
+    )
+    network = replace(network, recipe=made)
     kind = CATALOGUE[name].kind if name in CATALOGUE else None
     if scale > 1 or kind in {"segmentation", "super-resolution"}:
         fits(network, shape, (outputs, *(scale * side for side in shape[1:])))
@@ -149,13 +156,39 @@ def entire(name: str, shape: tuple[int, ...], outputs: int, *, scale: int = 1) -
 
     Arguments and errors are those of ``build``.
     """
+    made = recipe("entire", name=name, shape=shape, outputs=outputs, scale=scale)
     if ":" in name:
-        return undivided(
-            _imported(name, Wanted(shape, outputs, 0, scale)), shape=shape, outputs=outputs
-        )
+        whole = _imported(name, Wanted(shape, outputs, 0, scale))
+        return replace(undivided(whole, shape=shape, outputs=outputs), recipe=made)
     network = build(name, shape, outputs, scale=scale)
     head = nn.Sequential(network.body, network.head)
-    return Network(nn.Identity(), head, shape[0], outputs, common=True)
+    return Network(nn.Identity(), head, shape[0], outputs, common=True, recipe=made)
+
+
+def from_recipe(made: str) -> Network:
+    """Return a network of the same modules, its weights still to be loaded.
+
+    Raises:
+        NetworkError: It is none of ours, or the user's own cannot be imported here.
+        MissingExtraError: It is MONAI's, which is not installed.
+    """
+    makers: dict[str, Callable[..., Network]] = {
+        "plain": plain,
+        "mlp": mlp,
+        "small_cnn": small_cnn,
+        "build": build,
+        "entire": entire,
+    }
+    try:
+        given = json.loads(made)
+        maker = makers[given.pop("made_by")]
+        given |= {"shape": tuple(given["shape"])} if "shape" in given else {}
+        return maker(**given)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NetworkError(
+            f"a network cannot be made from {made[:200]!r}; the file was written by another "
+            f"version, or is damaged"
+        ) from error
 
 
 def _entry(name: str) -> Entry:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from dflmoe.core.site import Network
+from dflmoe.networks.recipe import recipe
 
 
 def small_cnn(channels: int, classes: int, *, width: int = 16, common: bool = False) -> Network:
@@ -32,4 +33,5 @@ def small_cnn(channels: int, classes: int, *, width: int = 16, common: bool = Fa
         nn.Flatten(),
         nn.Linear(8 * width, classes),
     )
-    return Network(body, head, width, classes, common=common)
+    made = recipe("small_cnn", channels=channels, classes=classes, width=width)
+    return Network(body, head, width, classes, common=common, recipe=made)

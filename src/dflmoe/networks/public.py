@@ -60,6 +60,9 @@ class _Public(Given):
         out: Tensor = self.body(x)
         return out
 
+    def plain(self) -> nn.Module:
+        return self.body
+
 
 class _Moved(nn.Module):
     """Public weights and what was added to them."""

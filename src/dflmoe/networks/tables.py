@@ -3,6 +3,7 @@
 from torch import nn
 
 from dflmoe.core.site import Network
+from dflmoe.networks.recipe import recipe
 
 
 class Unopinionated(nn.Linear):
@@ -20,7 +21,14 @@ def plain(features: int, classes: int) -> Network:
     Where all sites standardise by the same constants, they share one feature space by
     construction, and a head is a logistic regression.
     """
-    return Network(nn.Identity(), Unopinionated(features, classes), features, classes, common=True)
+    return Network(
+        nn.Identity(),
+        Unopinionated(features, classes),
+        features,
+        classes,
+        common=True,
+        recipe=recipe("plain", features=features, classes=classes),
+    )
 
 
 def mlp(features: int, classes: int, *, hidden: int = 32) -> Network:
@@ -28,4 +36,5 @@ def mlp(features: int, classes: int, *, hidden: int = 32) -> Network:
     body = nn.Sequential(
         nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
     )
-    return Network(body, Unopinionated(hidden, classes), hidden, classes)
+    made = recipe("mlp", features=features, classes=classes, hidden=hidden)
+    return Network(body, Unopinionated(hidden, classes), hidden, classes, recipe=made)

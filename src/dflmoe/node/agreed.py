@@ -16,9 +16,13 @@ from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import ANCHORS, OPINION, DFLMoE
 from dflmoe.core.site import Lent, LentKind, Network
 from dflmoe.core.training import Training
+from dflmoe.data.one_site import agreed
+from dflmoe.data.source import Source
 from dflmoe.errors import HeadError
+from dflmoe.model.making import About
 from dflmoe.networks import build, entire
 from dflmoe.security.charter import Charter
+from dflmoe.types import SiteId
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import HeadSpec
 
@@ -62,6 +66,23 @@ def method_of(charter: Charter, network: Network, *, control: Control = "none") 
     training = training_of(charter)
     lending = LOCAL_STEPS if averages else training
     return DFLMoE(network, dials, lending, training, body_seed=charter.body_seed)
+
+
+def about_of(charter: Charter, source: Source, site: SiteId) -> About:
+    """Return what a site's model is for."""
+    columns = None if charter.columns is None else agreed(charter.columns, source.where)
+    named = source.patient is not None or (columns is not None and columns.patient is not None)
+    return About(
+        site=site,
+        federation=charter.name,
+        task=charter.task,
+        classes=charter.classes,
+        kind=charter.kind,
+        shape=charter.shape,
+        columns=columns,
+        source=source,
+        names_patients=named,
+    )
 
 
 def training_of(charter: Charter) -> Training:

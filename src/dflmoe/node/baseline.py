@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dflmoe.baselines.alone import alone
+from dflmoe.baselines.alone import Alone, alone
 from dflmoe.baselines.local import LocalOnly
-from dflmoe.core.algorithm import Outcome
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.streaming import streaming
 from dflmoe.data.one_site import read_site, read_unlabelled
@@ -36,18 +34,14 @@ class Baseline:
         splits: Its one split: rows to learn from in folds, and rows that are set aside.
         data: The same, as the method takes them, with what the site has alone.
         network: Whose head it lends.
-        logistic: Whether logistic regression was the better model alone, 0 or 1.
-        outcome: Of its own network alone.
-        alone: Log probabilities of the better model.
+        alone: The best model that it has alone.
     """
 
     rows: SiteRows
     splits: Splits
     data: SiteData
     network: Network
-    logistic: float
-    outcome: Outcome
-    alone: Tensor
+    alone: Alone
 
 
 def rows_of(charter: Charter, where: Source, site: SiteId) -> SiteRows:
@@ -79,8 +73,8 @@ def baseline(charter: Charter, where: Source, site: SiteId, *, seed: int) -> Bas
     network = _with_public_body(network_of(charter), charter, where.public_body)
     network = streaming(network, None if rows.streamed is None else rows.streamed.rows)
     local = LocalOnly(network, training_of(charter))
-    said, share, outcome = alone(site, data, local, seed=seed, purpose=ALONE)
-    return Baseline(rows, splits, replace(data, alone=said), network, share, outcome, said)
+    had = alone(site, data, local, seed=seed, purpose=ALONE)
+    return Baseline(rows, splits, replace(data, alone=had.said), network, had)
 
 
 def _with_public_body(network: Network, charter: Charter, path: Path | None) -> Network:

@@ -371,9 +371,9 @@ def _baseline(home: Home, settings: Settings) -> Iterator[Finding]:
         return
     had = baseline(home.charter, settings.data, home.site.name, seed=settings.seed)
     asked = had.splits.test[0].numpy()
-    probs, y = had.alone[0].double().exp().numpy()[asked], had.rows.y[asked]
+    probs, y = had.alone.said[0].double().exp().numpy()[asked], had.rows.y[asked]
     weights = np.ones((1, len(y)))
     score = float(auc_samples(probs[None], y, weights)[0]) if len(np.unique(y)) > 1 else np.nan
-    kind = "logistic regression" if had.logistic else home.charter.network
+    kind = "logistic regression" if had.alone.logistic else home.charter.network
     found = f"{kind} alone: AUC {score:.3f} on {len(y)} rows that were set aside"
     yield Finding(check="local baseline", verdict="ok", found=found)

@@ -60,7 +60,7 @@ from dflmoe.wire.manifest import Digest, Document, SiteName
 
 SITE, KEYS, NEXT = "site.json", "keys.pem", "next.pem"
 CHARTER, TRUST, ROSTER = "charter.json", "trust.json", "roster.json"
-SERVING = "serving.safetensors"
+MODEL = "model.safetensors"
 
 
 OVERLAP = timedelta(days=7)
@@ -174,27 +174,27 @@ class Home:
             endpoints=site.endpoints,
         )
 
-    def serve(self, state: bytes) -> None:
-        """Keep what predictions are made with.
+    def serve(self, model: bytes) -> None:
+        """Keep the model of the last round.
 
         Raises:
             OutputError: The folder cannot be written.
         """
-        replace_file(self.folder / SERVING, state)
+        replace_file(self.folder / MODEL, model)
 
-    def serving(self) -> bytes:
-        """Return what predictions are made with.
+    def model(self) -> Path:
+        """Return the file with the model of the last round.
 
         Raises:
-            StoreError: No round was played yet, or it cannot be read.
+            StoreError: No round was played yet.
         """
-        try:
-            return (self.folder / SERVING).read_bytes()
-        except OSError as error:
+        path = self.folder / MODEL
+        if not path.exists():
             raise StoreError(
-                f"the site in {self.folder} has played no round yet, so nothing can be predicted; "
+                f"the site in {self.folder} has played no round yet, so it has no model; "
                 f"run: dflmoe node run --once"
-            ) from error
+            )
+        return path
 
     # --- its federation ---
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from dflmoe.errors import (
     SettingsError,
     StoreError,
 )
-from dflmoe.node.agreed import method_of
+from dflmoe.model.making import model_of
+from dflmoe.node.agreed import about_of, method_of
 from dflmoe.node.baseline import baseline
 from dflmoe.node.exchange import Exchange, FolderExchange, Several, Synced
 from dflmoe.node.home import Home
@@ -215,8 +217,23 @@ class Life:
         had = baseline(charter, self.settings.data, self.replica.name, seed=seed)
         self.doing = "meeting peers"
         self._meet()
-        method = method_of(charter, had.network)
-        node = Node(self.replica, self.exchange(), method, had.data, seed)
+        method = replace(method_of(charter, had.network), keeps=True)
+        about = about_of(charter, self.settings.data, self.replica.name)
+
+        def serve(summary: RoundSummary, outcome: Outcome) -> bytes:
+            made = model_of(
+                about,
+                had.data,
+                had.alone,
+                outcome,
+                network=had.network,
+                dials=method.dials,
+                number=summary.number,
+                seed=seed,
+            )
+            return made.to_bytes()
+
+        node = Node(self.replica, self.exchange(), method, had.data, seed, serve)
         node.state()
         while True:
             try:

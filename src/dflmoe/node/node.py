@@ -6,11 +6,10 @@ round it was in and nothing else; started again, it plays that round as if nothi
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -61,33 +60,8 @@ class RoundSummary(Document):
     outage: str | None
 
 
-class Recorded:
-    """An algorithm that remembers what it was given when heads had arrived.
-
-    From that, predictions of other rows can be had as if they had been there: ``node.predict``.
-    """
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._algorithm = algorithm
-        self.before: SiteState
-
-    def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
-        """See ``Algorithm.init``."""
-        return self._algorithm.init(site, data, rng)
-
-    def prepare(
-        self, state: SiteState, data: SiteData, rng: torch.Generator
-    ) -> tuple[SiteState, Lent]:
-        """See ``Algorithm.prepare``."""
-        return self._algorithm.prepare(state, data, rng)
-
-    def absorb(
-        self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
-    ) -> tuple[SiteState, Outcome]:
-        """See ``Algorithm.absorb``."""
-        chance = {"chance": {"state": rng.get_state()}}
-        self.before = replace(state, params={**state.params, **chance})
-        return self._algorithm.absorb(state, inbox, data, rng)
+Serve = Callable[[RoundSummary, Outcome], bytes]
+"""The model that a round came to, as a file."""
 
 
 @dataclass
@@ -101,6 +75,7 @@ class Node:
         data: Its rows, in one split.
         seed: Of all chance: every round draws by its number, so a round that is played again is
             the same.
+        serve: Makes the model that is kept beside the state; none is kept if not given.
     """
 
     replica: Replica
@@ -108,6 +83,7 @@ class Node:
     algorithm: Algorithm
     data: SiteData
     seed: int = 0
+    serve: Serve | None = None
 
     @property
     def site(self) -> SiteId:
@@ -156,8 +132,7 @@ class Node:
             return inbox
 
         rng = generator(self.seed, PURPOSE, self.site, state.round)
-        recorded = Recorded(self.algorithm)
-        state, outcome = run_round(recorded, state, swap, self.data, rng)
+        state, outcome = run_round(self.algorithm, state, swap, self.data, rng)
         summary = RoundSummary(
             number=state.round,
             own_loss=float(outcome.own_loss.mean()),
@@ -173,7 +148,8 @@ class Node:
         )
         before = self.replica.store.last_round()
         last = RoundSummary.model_validate_json(before) if before else None
-        self.replica.home.serve(state_bytes(replace(recorded.before, experts=state.experts)))
+        if self.serve is not None:
+            self.replica.home.serve(self.serve(summary, outcome))
         self.replica.store.keep_round(
             state.round,
             state_bytes(state),
