@@ -1,5 +1,6 @@
 """``dflmoe pilot``: from a file with a site column to a report."""
 
+import re
 import signal
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,7 @@ from dflmoe.errors import DataFileError, MissingExtraError, OptionError
 from dflmoe.files import writable
 from dflmoe.pilot.arms import ARMS
 from dflmoe.pilot.cost import Prices
+from dflmoe.pilot.models import models
 from dflmoe.pilot.plan import Mode, Options
 from dflmoe.pilot.run import run, steps_of
 from dflmoe.report.render import write
@@ -27,8 +29,11 @@ from dflmoe.wire.payload import WireDtype
 
 def pilot(
     data: Annotated[
-        Path | None,
-        typer.Argument(help="CSV, Parquet or .npz; without it, four embedded hospitals."),
+        list[Path] | None,
+        typer.Argument(
+            help="CSV, Parquet, .npz, or the site.toml of each site; without it, four embedded "
+            "hospitals."
+        ),
     ] = None,
     *,
     site_column: Annotated[str, typer.Option(help="Column that names the site.")] = "site",
@@ -45,6 +50,10 @@ def pilot(
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Site to leave out; may be repeated.")
     ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and say so."),
+    ] = False,
     train_rows: Annotated[
         int | None, typer.Option(help="Labelled rows that each site may learn from.")
     ] = None,
@@ -152,37 +161,51 @@ def pilot(
         decisions=decisions_per_year,
     )
     arms: Collection[str] = ARMS
+    console = Console(stderr=True, highlight=False)
     if demo_split:
-        if data is not None:
+        if data:
             raise OptionError("--demo-split plays the embedded hospitals; name no file with it")
         study, options, arms = _demo_split(sites, options)
     elif sites is not None:
         raise OptionError("--sites counts the hospitals of --demo-split; give that, too")
     else:
         study = _read(
-            data,
+            data or [],
+            console,
             site=site_column,
             label=label,
             patient=patient_column,
             schema=schema,
             drop=tuple(drop or ()),
+            skip_unreadable=skip_unreadable,
         )
     study = study.without(tuple(leave_out or ())).checked()
     writable(out)
-    console = Console(stderr=True, highlight=False)
     report = _play(study, options, prices, console, curve=curve, arms=arms)
     if report is None:
         console.print("Stopped before the first repeat was done; no report was written.")
         raise typer.Exit(INTERRUPTED)
     page = out / "report.html"
     write(report, page)
-    if as_json:
-        typer.echo(report.model_dump_json(indent=1))
-    else:
-        Console(highlight=False).print(result_table(report))
-        typer.echo(f"{result_sentence(report)}\nReport: {page}")
+    kept = out / "models"
+    if not (report.partial or demo_split):
+        with console.status("one model for each site, from all of its rows"):
+            for name, model in models(study, options).items():
+                model.save(kept / f"{file_name(name)}.safetensors")
+    _told(report, page, kept, as_json=as_json)
     if report.partial:
         raise typer.Exit(INTERRUPTED)
+
+
+def _told(report: Report, page: Path, kept: Path, *, as_json: bool) -> None:
+    """Print what came of a pilot, and where it lies."""
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+        return
+    Console(highlight=False).print(result_table(report))
+    typer.echo(f"{result_sentence(report)}\nReport: {page}")
+    if kept.exists():
+        typer.echo(f"Models: {kept}")
 
 
 def dtype_of(text: str) -> WireDtype:
@@ -214,30 +237,48 @@ def _no_tables(error: ImportError) -> MissingExtraError:
     )
 
 
+def file_name(site: str) -> str:
+    """Return what a site's file is called, whatever stands in its name."""
+    return re.sub(r"[^a-z0-9]+", "-", site.lower()).strip("-") or "site"
+
+
 def _read(
-    data: Path | None,
+    data: list[Path],
+    console: Console,
     *,
     site: str,
     label: str,
     patient: str | None,
     schema: Path | None,
     drop: tuple[str, ...],
+    skip_unreadable: bool,
 ) -> Study:
-    if data is not None and data.suffix.lower() == ".npz":
-        return read_arrays(data)
+    if len(data) == 1 and data[0].suffix.lower() == ".npz":
+        return read_arrays(data[0])
     try:
-        from dflmoe.data import tables  # noqa: PLC0415 - needs the extra
+        from dflmoe.data import reading, tables  # noqa: PLC0415 - needs the extra
     except ImportError as error:
         raise _no_tables(error) from error
-    if data is None:
+    if not data:
         return tables.embedded_study()
-    if data.suffix.lower() not in {".csv", ".parquet", ".pq"}:
+    if all(one.suffix.lower() == ".toml" for one in data):
+        with bar(console) as progress:
+            task = progress.add_task("reading", total=None)
+
+            def step(done: int, of: int) -> None:
+                progress.update(task, completed=done, total=of)
+
+            return reading.study_at(data, skip_unreadable=skip_unreadable, step=step)
+    if len(data) > 1:
+        raise OptionError("several files are the site.toml of each site; give those, or one file")
+    if data[0].suffix.lower() not in {".csv", ".parquet", ".pq"}:
         raise DataFileError(
-            f"data file {data} is of an unknown kind; give a .csv, .parquet or .npz file"
+            f"data file {data[0]} is of an unknown kind; give a .csv, .parquet or .npz file, or a "
+            f"site.toml that says where the rows are"
         )
     if schema is not None:
-        return tables.read_with_schema(data, Schema.load(schema))
-    return tables.read_table(data, tables.Roles(site, label, patient, drop))
+        return tables.read_with_schema(data[0], Schema.load(schema))
+    return tables.read_table(data[0], tables.Roles(site, label, patient, drop))
 
 
 def _play(

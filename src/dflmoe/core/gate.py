@@ -92,6 +92,16 @@ def gate_log_weights(
     """
     if not available[:, 0].all():
         raise ValueError("a mixture needs the site's own head (expert 0)")
+    return capped_log_weights(scores, available, cap, own)
+
+
+def capped_log_weights(
+    scores: Float[Tensor, "model row expert ..."],
+    available: Bool[Tensor, "model expert"],
+    cap: float,
+    own: int,
+) -> Float[Tensor, "model row expert ..."]:
+    """Return the same where the own head is known to be available; nothing here asks the data."""
     unused = ~available[:, None].view(len(available), 1, -1, *[1] * (scores.dim() - 3))
     log_weights = F.log_softmax(scores.masked_fill(unused, -torch.inf), dim=2)
     if cap >= 1:

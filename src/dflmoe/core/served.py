@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from dflmoe.core.algorithm import Outcome
 from dflmoe.core.calibration import shifted
 from dflmoe.core.dials import Dials
-from dflmoe.core.gate import gate_log_weights, gate_scores
+from dflmoe.core.gate import capped_log_weights, gate_scores
 from dflmoe.core.guard import hedged
 from dflmoe.core.mixing import ALONE, OWN, TAUGHT
 from dflmoe.core.mixture import Pool
@@ -168,7 +168,7 @@ class Mixing(nn.Module):
         tokens = raw if self.pool == "logits" else each
         names = [*self.home, *self.peers]
         scores = gate_scores(fitted, names, LABELS.query(features[None]), tokens)
-        weights = gate_log_weights(
+        weights = capped_log_weights(
             scores + fitted["prior"][:, None], fitted["available"], self.cap, len(self.home)
         )
         mixed = LABELS.pooled(tokens, weights, self.pool)

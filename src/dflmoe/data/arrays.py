@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,36 @@ def read_arrays(path: Path) -> Study:
                 f"data file {path}: {name} has {len(arrays[name])} rows and y has {rows}"
             )
     return _study(path, arrays)
+
+
+def joined(paths: Mapping[str, Path]) -> Study:
+    """Return one study of several files without ``site``, one of each site.
+
+    Raises:
+        DataFileError: A file is no ``.npz``, or its rows are of another shape.
+        PickleError: An array holds pickled objects.
+        ColumnError: An array is missing.
+        LabelError: ``y`` is not made of classes.
+    """
+    found: dict[str, list[NDArray[Any]]] = {}
+    for name, path in paths.items():
+        arrays = read_npz(path, KNOWN)
+        for key in ("x", "y"):
+            if key not in arrays:
+                raise ColumnError(f"data file {path} has no array {key!r}; it needs x and y")
+        rows = len(arrays["y"])
+        people = arrays.get("patient", np.arange(rows)).astype(str)
+        parts = {"x": arrays["x"], "y": arrays["y"], "patient": np.char.add(f"{name}/", people)}
+        for key, values in {**parts, "site": np.full(rows, name)}.items():
+            there = found.setdefault(key, [])
+            if len(values) != rows or (there and values.shape[1:] != there[0].shape[1:]):
+                raise DataFileError(
+                    f"data file {path}: {key} is of shape {list(values.shape)} and does not fit "
+                    f"its own y or the files of the other sites; bring them to one shape"
+                )
+            there.append(values)
+    whole = {key: np.concatenate(parts) for key, parts in found.items()}
+    return _study(next(iter(paths.values())), whole)
 
 
 KNOWN = frozenset({"x", "y", "site", "patient", "site_names", "class_names"})

@@ -5,15 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dflmoe.data.arrays import joined, read_arrays
+from dflmoe.data.formats import form_of
 from dflmoe.data.listing import Listing, Step, listed
 from dflmoe.data.reads import Reads, shrunk
-from dflmoe.data.source import Source
+from dflmoe.data.schema import Schema
+from dflmoe.data.source import Source, read_settings
 from dflmoe.data.study import SiteRows, Streamed, Study
-from dflmoe.errors import DataFileError, LabelError, SiteError
+from dflmoe.data.tables import Roles, frame_of, read_table, read_with_schema
+from dflmoe.errors import ColumnError, DataFileError, LabelError, SiteError
 
 TOLD = 5
 """Files that a sentence names at most."""
@@ -154,6 +159,79 @@ class Several:
         return self._room[made_by]
 
 
+def study_at(
+    paths: Sequence[Path], *, skip_unreadable: bool = False, step: Step = lambda *_: None
+) -> Study:
+    """Return the sites whose ``site.toml`` are given; each is called as the folder that holds it.
+
+    Args:
+        paths: One of each site, or one of all where its rows name theirs.
+        skip_unreadable: Leave out files that cannot be read, whatever the settings say.
+        step: Told how far it is.
+
+    Raises:
+        SettingsError: A file is missing, or breaks a rule.
+        DataError: A source cannot be read, or is not like the others.
+        MissingExtraError: A library for a format is not installed.
+    """
+    sources = {path.resolve().parent.name: read_settings(path) for path in paths}
+    if len(sources) < len(paths):
+        raise SiteError("two site.toml lie in folders of one name; each site has its own")
+    if skip_unreadable:
+        sources = {
+            name: source.model_copy(update={"skip_unreadable": True})
+            for name, source in sources.items()
+        }
+    forms = {name: form_of(source) for name, source in sources.items()}
+    if len(set(forms.values())) > 1:
+        told = ", ".join(f"{name} has {form}" for name, form in forms.items())
+        raise DataFileError(f"sites hold different things: {told}; all must hold the same")
+    match next(iter(forms.values())):
+        case "table":
+            return study_of_tables(sources)
+        case "arrays":
+            return study_of_arrays(sources)
+        case _:
+            return study_of(sources, step=step)
+
+
+def study_of_tables(sources: Mapping[str, Source]) -> Study:
+    """Return the sites of tables, which must have the same columns.
+
+    Raises:
+        DataError: A table cannot be read, or has other columns.
+        SchemaError: The agreed columns are malformed.
+    """
+    first = next(iter(sources.values()))
+    column = first.site or "site"
+    frames = []
+    for name, source in sources.items():
+        frame = frame_of(source)
+        frames.append(frame if column in frame.columns else frame.assign(**{column: name}))
+        other = frames[0].columns.symmetric_difference(frames[-1].columns)
+        if len(other):
+            raise ColumnError(
+                f"{name} and {next(iter(sources))} do not both have column {other[0]!r}; "
+                f"bring their tables to the same columns, or leave it out with drop in [data]"
+            )
+    whole = pd.concat(frames, ignore_index=True)
+    if first.schema_file is not None:
+        return read_with_schema(first.where, Schema.load(first.schema_file), frame=whole)
+    roles = Roles(column, first.label, first.patient, first.drop)
+    return read_table(first.where, roles, frame=whole)
+
+
+def study_of_arrays(sources: Mapping[str, Source]) -> Study:
+    """Return the sites of ``.npz`` files: one that names its sites, or one of each site.
+
+    Raises:
+        DataError: A file cannot be read, or is not like the others.
+    """
+    if len(sources) == 1:
+        return read_arrays(next(iter(sources.values())).where)
+    return joined({name: source.where for name, source in sources.items()})
+
+
 def study_of(sources: Mapping[str, Source], *, step: Step = lambda *_: None) -> Study:
     """Return the sites of one or several sources of files.
 
@@ -196,6 +274,7 @@ def study_of(sources: Mapping[str, Source], *, step: Step = lambda *_: None) -> 
         sites=tuple(sites),
         kind="series" if len(shape) == 2 else "image",  # noqa: PLR2004 - channel and time
         has_patients=all(one.names_patients for one in parts),
+        source=first,
         warnings=tuple(warning for one in parts if (warning := one.warning) is not None),
     )
 

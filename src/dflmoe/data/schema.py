@@ -4,6 +4,7 @@ A schema is the part of a charter that describes a table. With it every site com
 features from the same row, from published constants and never from pooled rows.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -30,6 +31,12 @@ class Column(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("give as many names as levels")
         return self
 
+    @property
+    def features(self) -> int:
+        """How many numbers are made of it."""
+        of_levels = 1 if len(self.levels or ()) <= 2 else len(self.levels or ())  # noqa: PLR2004
+        return (1 if self.levels is None else of_levels) + self.missing
+
 
 class Schema(BaseModel, frozen=True, extra="forbid"):
     """The columns of a table and what they are for."""
@@ -43,6 +50,17 @@ class Schema(BaseModel, frozen=True, extra="forbid"):
     patient: str | None = None
     sex: str | None = None
     age: str | None = None
+
+    def scaled(self, centre: Sequence[float], scale: Sequence[float]) -> Self:
+        """Return the same with numbers standardised by these constants, one of each feature."""
+        columns, at = {}, 0
+        for name, column in self.columns.items():
+            if column.levels is None:
+                given = {"centre": float(centre[at]), "scale": float(scale[at])}
+                column = column.model_copy(update=given)  # noqa: PLW2901 - the same, scaled
+            columns[name] = column
+            at += column.features
+        return self.model_copy(update={"columns": columns})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.core.streaming import Rows
+from dflmoe.data.schema import Schema
+from dflmoe.data.source import Source
 from dflmoe.errors import SiteError
 
 MIN_ROWS = 20
@@ -105,6 +107,8 @@ class Study:
         warnings: Sentences that the report repeats.
         anchors: Public rows without labels that all sites hold, ``[anchor, ...]``; ``None`` if
             there are none.
+        columns: What the features of a table are; with ``own_scale`` its numbers are as they stand.
+        source: How the rows of a site are read.
     """
 
     title: str
@@ -116,6 +120,8 @@ class Study:
     has_patients: bool = True
     warnings: tuple[str, ...] = ()
     anchors: NDArray[np.float32] | None = None
+    columns: Schema | None = None
+    source: Source | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

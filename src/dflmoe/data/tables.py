@@ -162,6 +162,7 @@ def read_with_schema(
         sites=_sites(frame, path, roles, x=x, y=y, groups=_groups(frame, schema)),
         kind="table",
         has_patients=roles.patient is not None,
+        columns=schema,
     )
 
 
@@ -192,19 +193,30 @@ def read_table(
     features = [c for c in frame.columns if c not in named]
     if not features:
         raise ColumnError(f"data file {path} has no columns left to learn from")
-    parts, own_scale = [], []
+    parts, own_scale, columns = [], [], {}
     for name in features:
-        encoded, number = _by_looks(frame[name], str(name), path)
+        encoded, column = _by_looks(frame[name], str(name), path)
         parts.append(encoded)
-        own_scale += [number and k == 0 for k in range(encoded.shape[1])]
+        columns[str(name)] = column
+        own_scale += [column.levels is None and k == 0 for k in range(encoded.shape[1])]
     y, classes = _labels(frame, path, roles, None)
+    task = f"{roles.label} from {len(features)} columns"
     return Study(
         title=path.name,
-        task=f"{roles.label} from {len(features)} columns",
+        task=task,
         classes=classes,
         sites=_sites(frame, path, roles, x=np.concatenate(parts, axis=1), y=y, groups={}),
         kind="table",
         own_scale=np.array(own_scale),
+        columns=Schema(
+            title=path.name,
+            task=task,
+            site=roles.site,
+            label=roles.label,
+            classes=classes,
+            columns=columns,
+            patient=roles.patient,
+        ),
         has_patients=roles.patient is not None,
         warnings=(
             "No schema was given: every site scales numbers by its own training rows, so nobody "
@@ -248,8 +260,8 @@ def _by_schema(values: pd.Series, name: str, path: Path, column: Column) -> NDAr
     return np.stack([*features, *flags], axis=1).astype(np.float32)
 
 
-def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.float32], bool]:
-    """Return a column's features and whether it is a number."""
+def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.float32], Column]:
+    """Return a column's features, numbers as they stand, and what it is."""
     absent = values.isna().to_numpy()
     if absent.all():
         raise ColumnError(f"column {name!r} of {path} is empty; leave it out with --drop {name!r}")
@@ -258,7 +270,8 @@ def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.floa
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
         if np.isinf(numbers).any():
             raise ColumnError(f"column {name!r} of {path} holds infinite numbers; mend them")
-        return np.stack([numbers, *flags], axis=1).astype(np.float32), True
+        column = Column(centre=0, scale=1, missing=bool(flags))
+        return np.stack([numbers, *flags], axis=1).astype(np.float32), column
     levels = sorted(map(str, values.dropna().unique()))
     if pd.api.types.is_datetime64_any_dtype(values) or len(levels) > MAX_LEVELS:
         raise ColumnError(
@@ -269,7 +282,8 @@ def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.floa
     text = values.astype(str).to_numpy()
     parts = [(text == level) & ~absent for level in levels]
     features = _levels(parts, absent)
-    return np.stack([*features, *flags], axis=1).astype(np.float32), False
+    column = Column(levels=tuple(levels), missing=bool(flags))
+    return np.stack([*features, *flags], axis=1).astype(np.float32), column
 
 
 def _levels(parts: list[NDArray[np.bool_]], absent: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

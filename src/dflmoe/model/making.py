@@ -85,9 +85,14 @@ def model_of(
     """
     trains = (data.crossfit.fold[0] >= 0).numpy()
     scaling: nn.Module = AsItIs()
+    columns = about.columns
     if raw is not None and own_scale is not None:
-        made = (*constants(raw[trains], own_scale), cut_at(own_scale))
-        scaling = Standardising(*map(torch.from_numpy, made))
+        centre, scale = constants(raw[trains], own_scale)
+        if columns is not None:
+            columns = columns.scaled(centre.tolist(), scale.tolist())
+        else:
+            made = (centre, scale, cut_at(own_scale))
+            scaling = Standardising(*map(torch.from_numpy, made))
     temperature = temperature_of(outcome, data)
     served = Served(
         about.site,
@@ -106,7 +111,7 @@ def model_of(
         classes=about.classes,
         kind=about.kind,
         shape=about.shape,
-        columns=about.columns,
+        columns=columns,
         reading={}
         if about.source is None
         else about.source.model_dump(mode="json", include=READING, exclude_defaults=True),
