@@ -109,7 +109,7 @@ class AffineMap(nn.Module):
     ) -> None:
         """Keep it."""
         super().__init__()
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(weight.contiguous())
         self.bias = nn.Parameter(torch.zeros(len(weight)) if bias is None else bias)
 
     def forward(self, features: Float[Tensor, "row own ..."]) -> Float[Tensor, "row peer ..."]:
