@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 import typer
+from pydantic import BaseModel
 from tests.conftest import families
 from typer.core import TyperGroup
 
@@ -73,6 +74,9 @@ def test_every_option_is_in_the_docs(
         ("demo", "node.md"),
         ("doctor", "node.md"),
         ("audit", "audit.md"),
+        ("predict", "models.md"),
+        ("export", "models.md"),
+        ("card", "models.md"),
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
@@ -104,12 +108,22 @@ def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_pat
     docs = (ROOT / "docs/node.md").read_text()
     for key in Settings.model_fields.keys() - {"data"}:
         assert f"| `{key}` |" in docs, key
-    for key in Source.model_fields:
-        assert f"| `data.{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
     path = tmp_path / SETTINGS
     path.write_text(shown)
     assert Settings.load(path).data is not None
+
+
+def test_every_setting_of_a_source_is_in_the_docs() -> None:
+    docs = (ROOT / "docs/data.md").read_text()
+    for name, field in Source.model_fields.items():
+        assert f"| `{field.alias or name}` |" in docs, name
+    for section in ("dicom", "nifti", "edf"):
+        kind = Source.model_fields[section].annotation
+        assert isinstance(kind, type)
+        assert issubclass(kind, BaseModel)
+        for key in kind.model_fields:
+            assert f"| `{section}.{key}` |" in docs, key
 
 
 def test_every_key_of_a_policy_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
