@@ -103,7 +103,7 @@ def test_rows_that_a_model_cannot_take_are_refused_in_a_sentence(tmp_path: Path)
     assert wrong.returncode == 35
     assert types("predict", table, "--model", path, "--below", "2").returncode == 10
     assert types("export", "--model", path, "--out", tmp_path / "model.h5").returncode == 10
-    assert types("predict", table, "--home", tmp_path).returncode == 28
+    assert types("predict", table, "--home", tmp_path / "nobody").returncode == 28
 
 
 def study(shape: tuple[int, ...], kind: str) -> Study:
