@@ -44,12 +44,12 @@ class Nifti(BaseModel, frozen=True, extra="forbid"):
         slices: ``middle`` for one slice a volume, ``all`` for every slice, or ``volume`` for small
             volumes as they are, their slices as channels.
         axis: Along which slices are cut: 0 sagittal, 1 coronal, 2 axial.
-        mask: Values that a mask of classes may hold; no file is a mask if not given.
+        mask: Values that masks may hold, where the files are masks; they are volumes if not given.
     """
 
     slices: Literal["all", "middle", "volume"] = "middle"
     axis: Annotated[int, Field(ge=0, le=2)] = 2
-    mask: tuple[int, ...] | None = None
+    mask: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
 
 
 class Edf(BaseModel, frozen=True, extra="forbid"):
