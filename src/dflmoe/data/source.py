@@ -56,17 +56,21 @@ class Edf(BaseModel, frozen=True, extra="forbid"):
     """How EDF and EDF+ recordings are read.
 
     Attributes:
-        channels: Names of the signals to take, in order; those that all files share if not given.
+        channels: Names of the signals to take, in order; all if not given, and then every file must
+            have the same.
         rate: Samples a second that all signals are brought to.
         epoch: Seconds of one row.
         stages: From the texts of annotations to classes; those of Sleep-EDF if not given. Epochs
             with other texts are left out.
+        wake_minutes: Wake that is kept before the first and after the last epoch of sleep; all if
+            not given. Studies of Sleep-EDF keep 30.
     """
 
     channels: tuple[str, ...] = ()
     rate: Annotated[float, Field(gt=0)] = 100.0
     epoch: Annotated[float, Field(gt=0)] = 30.0
     stages: dict[str, str] | None = None
+    wake_minutes: Annotated[float, Field(ge=0)] | None = None
 
 
 class Transform(BaseModel, frozen=True, extra="allow"):

@@ -28,7 +28,13 @@ def readable(file: Path, kind: str) -> Iterator[None]:
     except DflmoeError:
         raise
     except Exception as error:  # bytes that anybody may have written provoke nearly everything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataFileError(
-            f"{file} cannot be read as {kind}: {reason}; export it again"
-        ) from error
+        raise DataFileError(f"{file} cannot be read as {kind}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """Return a reason without the words of the library, which may quote what a patient wrote."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; mend that"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is; free some"
+    return "it is damaged or something else; export it again"
