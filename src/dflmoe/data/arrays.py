@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dflmoe.data.medmnist import PUBLISHED, WARNING, MedMnist, medmnist_of
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import ColumnError, DataFileError, LabelError, PickleError
 
 
-def read_arrays(path: Path) -> Study:
+def read_arrays(path: Path, *, at: str | None = None) -> Study:
     """Read ``x`` (``[row, feature]`` or images), ``y`` and ``site``, and ``patient`` if there.
 
     Images are ``[row, height, width]`` or ``[row, height, width, channel]``; bytes are scaled to
-    0..1. ``site_names`` and ``class_names`` are used where they are there.
+    0..1. ``site_names`` and ``class_names`` are used if they are there. A file of MedMNIST is one
+    site.
+
+    Args:
+        path: The file.
+        at: The site that all rows are of, where the file names none.
 
     Raises:
         DataFileError: The file is missing, is not an ``.npz``, or an array has a wrong shape.
@@ -31,7 +37,12 @@ def read_arrays(path: Path) -> Study:
         raise DataFileError(
             f"data file {path} is not a readable .npz file; save it with numpy.savez"
         )
-    arrays = read_npz(path, KNOWN)
+    arrays = read_npz(path, KNOWN | PUBLISHED)
+    published = medmnist_of(path, arrays)
+    if published is not None:
+        return _published(path, published, at or path.stem)
+    if at is not None and "site" not in arrays and "y" in arrays:
+        arrays["site"] = np.full(len(arrays["y"]), at)
     for name in ("x", "y", "site"):
         if name not in arrays:
             raise ColumnError(f"data file {path} has no array {name!r}; it needs x, y and site")
@@ -44,7 +55,26 @@ def read_arrays(path: Path) -> Study:
     return _study(path, arrays)
 
 
+def _published(path: Path, rows: MedMnist, site: str) -> Study:
+    return Study(
+        title=path.name,
+        task=f"{len(rows.names)} classes",
+        classes=rows.names,
+        sites=(SiteRows(site, rows.x, rows.y, np.arange(len(rows.y))),),
+        kind="image",
+        has_patients=False,
+        warnings=(WARNING,),
+    )
+
+
 KNOWN = frozenset({"x", "y", "site", "patient", "site_names", "class_names"})
+
+
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What a damaged ``.npz`` file makes the libraries raise that read it."""
 
 
 def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -62,8 +92,9 @@ def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDA
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             names = [name for name in file.files if wanted is None or name in wanted]
             return {name: _array(file, name, path) for name in names}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    except DAMAGED as error:
+        reason = str(error) or "it ends too early"
+        raise DataFileError(f"data file {path} is not a readable .npz file: {reason}") from error
 
 
 def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[Any]:
