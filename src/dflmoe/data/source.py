@@ -20,6 +20,12 @@ Whole = Annotated[int, Field(ge=1)]
 URL = re.compile(r"^[a-z0-9+]+://")
 """How the address of a database begins."""
 
+SECRET = re.compile(r"://.*@|\?.*$", re.DOTALL)
+"""What of such an address may hold a password."""
+
+SQLITE = re.compile(r"(sqlite(?:\+pysqlite)?:///)([^?]+)")
+"""The address of a file of SQLite."""
+
 
 class Dicom(BaseModel, frozen=True, extra="forbid"):
     """How DICOM files are read.
@@ -154,21 +160,32 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         return bool(URL.match(str(self.path)))
 
     @property
+    def shown(self) -> str:
+        """The path for people: of a database without what may hold a password."""
+        address = str(self.path)
+        return (
+            SECRET.sub(lambda found: "://" if found[0].startswith(":") else "", address)
+            if self.database
+            else address
+        )
+
+    @property
     def where(self) -> Path:
-        """The file or folder."""
-        return Path(self.path)
+        """The file or folder; of a database the last of its names, which no password is in."""
+        return Path(self.shown.rpartition("/")[2] if self.database else self.path)
 
     def relative_to(self, folder: Path) -> Self:
         """Return the same with paths relative to a folder spelt out."""
         named = ["schema_file", "labels", "cache", "public_body", "anchors"]
         named += [] if self.database else ["path"]
-        return self.model_copy(
-            update={
-                name: folder / Path(path).expanduser()
-                for name in named
-                if (path := getattr(self, name)) is not None
-            }
-        )
+        spelt: dict[str, Path | str] = {
+            name: folder / Path(path).expanduser()
+            for name in named
+            if (path := getattr(self, name)) is not None
+        }
+        if found := SQLITE.fullmatch(str(self.path)):
+            spelt["path"] = f"{found[1]}{folder / Path(found[2]).expanduser()}"
+        return self.model_copy(update=spelt)
 
 
 class _File(BaseModel, frozen=True, extra="ignore"):
