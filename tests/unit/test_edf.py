@@ -2,11 +2,13 @@
 
 import datetime
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from edfio import Edf, EdfAnnotation, EdfSignal, Patient, Recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +162,28 @@ def test_channels_are_taken_by_name_and_in_order(tmp_path: Path) -> None:
     (part,) = recordings.parts(path)
     assert part.shape == (2, 3000)
     np.testing.assert_allclose(recordings.read(path, 0)[:, 0], [2, 0], atol=0.01)
+
+
+def test_several_threads_may_read_at_once(tmp_path: Path) -> None:
+    paths = [recorded(tmp_path / f"{k}.edf", signal(noise(120, 200, k), 200)) for k in range(2)]
+    asked = [(path, at) for at in range(4) for path in paths] * 8
+    recordings = reader(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        rows = list(threads.map(lambda one: recordings.read(*one), asked))
+    for (path, at), row in zip(asked, rows, strict=True):
+        np.testing.assert_array_equal(row, reader(path).read(path, at))
+
+
+def test_recordings_that_do_not_fit_into_memory_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a.edf", epochs=100)
+    source = Source(path=path, memory_mb=1, classes=("W", "N1"))
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na,W\n")
+    read = rows_of(source.model_copy(update={"labels": table}))
+    assert read.reads.streams
+    whole = rows_of(source.model_copy(update={"labels": table, "memory_mb": 512}))
+    assert whole.streamed is None
+    np.testing.assert_array_equal(read.reads(torch.tensor([7, 3])), whole.x[[7, 3]])
 
 
 # --- labels ---
@@ -443,7 +467,7 @@ def test_a_truncated_recording_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 1023), st.integers(0, 255)), min_size=1, max_size=3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_header_with_wrong_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
 ) -> None:

@@ -157,7 +157,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_file_with_wrong_bytes_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int]], packed: bool
 ) -> None:

@@ -1,6 +1,7 @@
 """NIfTI volumes: turned, cut and shown as people look at them, or refused with a sentence."""
 
 import gzip
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,16 @@ def test_two_scans_of_one_patient_are_never_divided(tmp_path: Path) -> None:
     assert site.patient.tolist() == [0, 0, 1, 2, 2, 3]
 
 
+def test_several_threads_may_read_at_once(tmp_path: Path) -> None:
+    paths = [stored(k + numbered(), tmp_path / f"{k}.nii.gz") for k in range(2)]
+    asked = [(path, at) for at in range(6) for path in paths] * 8
+    volumes = reader(tmp_path, None, slices="all")
+    with ThreadPoolExecutor(8) as threads:
+        rows = list(threads.map(lambda one: volumes.read(*one), asked))
+    for (path, at), row in zip(asked, rows, strict=True):
+        np.testing.assert_array_equal(row, reader(path, None, slices="all").read(path, at))
+
+
 # --- masks ---
 
 
@@ -275,7 +286,7 @@ def test_a_truncated_volume_is_refused(tmp_path: Path, ending: str, slices: str)
 
 
 @given(st.integers(0, 351), st.integers(1, 255), st.sampled_from(["middle", "all", "volume"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_header_with_a_wrong_byte_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, place: int, flip: int, slices: str
 ) -> None:

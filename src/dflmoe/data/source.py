@@ -100,7 +100,8 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         file: Its column with the file, relative to ``path``; the name alone, or without its ending,
             does too.
         label: Column of the label.
-        patient: Column of the patient; DICOM and EDF files name theirs themselves.
+        patient: Column of the patient; DICOM and EDF files name theirs themselves. Two people of
+            one name are one, as nobody can tell: their rows stay together.
         site: Column of the site, where there are several.
         classes: What the label column may hold, in order; all that it holds, sorted, if not given.
         test_folds: One of so many parts, by patient, is set aside and tells what lending gains.
