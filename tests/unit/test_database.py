@@ -102,9 +102,13 @@ def test_nothing_and_an_empty_text_are_missing(file: Path) -> None:
         "VACUUM",
         "SELECT 1; DROP TABLE visits",
         "ATTACH 'other.db' AS other",
+        "VACUUM INTO 'other.db'",
     ],
 )
-def test_a_query_that_writes_leaves_the_database_as_it_was(file: Path, query: str) -> None:
+def test_a_query_that_writes_leaves_the_database_as_it_was(
+    file: Path, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
     before = hashlib.sha256(file.read_bytes()).digest()
     with pytest.raises(DataFileError, match=r"cohort\.db does not answer"):
         asked(source(file, query))

@@ -74,7 +74,9 @@ def _engine(source: Source, url: sqlalchemy.URL) -> sqlalchemy.Engine:
         )
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # others would be open for writing
+        return connection
 
     return sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=pool)
 
