@@ -1,5 +1,6 @@
 """Rows in: what is read, what is refused, and that no site's rows touch another's features."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from dflmoe.data.arrays import read_arrays
 from dflmoe.data.schema import Schema
 from dflmoe.data.splits import draw_rows, repeated_splits
 from dflmoe.data.study import Study, standardised
-from dflmoe.data.tables import Roles, embedded_study, read_table, read_with_schema
-from dflmoe.errors import SchemaError
+from dflmoe.data.tables import Roles, embedded_study, read_frame, read_table, read_with_schema
+from dflmoe.errors import ColumnError, DataFileError, LabelError, SchemaError
 
 ROLES = Roles("site", "label")
 
@@ -65,6 +66,70 @@ def test_a_parquet_file_reads_as_its_csv(tmp_path: Path) -> None:
     second = read_table(tmp_path / "data.parquet", ROLES)
     for a, b in zip(first.sites, second.sites, strict=True):
         np.testing.assert_allclose(a.x, b.x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param(["2020-01-31", "2020-02-01", "2021-12-24", "2022-05-06"], id="ISO"),
+        pytest.param(["31.01.2020", "1.2.2020", "24.12.21", "6.5.22"], id="with points"),
+        pytest.param(["01/31/2020", "02/01/2020", None, "05/06/2022"], id="with slashes"),
+        pytest.param(
+            ["2020-01-31 10:00", "2020-02-01 11:30", "2021-12-24T08:15", None], id="times"
+        ),
+        pytest.param(list(pd.date_range("2020-01-31", periods=4)), id="dates of Parquet"),
+    ],
+)
+def test_dates_are_no_categories(tmp_path: Path, texts: list[object]) -> None:
+    table().assign(seen=pd.Series(texts * 10)).to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(ColumnError, match=r"'seen' .* dates.*leave it out with --drop 'seen'"):
+        read_table(tmp_path / "data.parquet", ROLES)
+    kept = read_table(tmp_path / "data.parquet", Roles("site", "label", drop=("seen",)))
+    assert kept.sites[0].x.shape == read_table(written(table(), tmp_path), ROLES).sites[0].x.shape
+
+
+def test_free_text_is_no_category_and_not_shown(tmp_path: Path) -> None:
+    frame = table().assign(note=[f"Mrs Smith, visit {k}" for k in range(40)])
+    with pytest.raises(ColumnError, match=r"'note' .* free text .*\(40 different") as refusal:
+        read_table(written(frame, tmp_path), ROLES)
+    assert "Smith" not in str(refusal.value)
+
+
+def test_a_text_of_blanks_is_missing_however_it_is_kept(tmp_path: Path) -> None:
+    frame = table().assign(ward=["a", " ", "b", "", "c"] * 8)
+    frame.to_parquet(tmp_path / "data.parquet")
+    kept, text = read_frame(tmp_path / "data.parquet"), read_frame(written(frame, tmp_path))
+    assert kept["ward"].isna().tolist() == text["ward"].isna().tolist() == [0, 1, 0, 1, 0] * 8
+    frame["label"] = ["ill", "", "well", "well"] * 10
+    frame.to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(LabelError, match="empty in 10 rows"):
+        read_table(tmp_path / "data.parquet", ROLES)
+
+
+def test_a_patient_without_a_name_is_refused(tmp_path: Path) -> None:
+    table().assign(who=["p", ""] * 20).to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(ColumnError, match=r"'who' .* empty cells"):
+        read_table(tmp_path / "data.parquet", Roles("site", "label", "who"))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("site,label,dose,dose\nnorth,0,1,2\nsouth,1,2,3\n")
+    with pytest.raises(ColumnError, match="two columns 'dose'"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_with_wrong_bytes_is_read_or_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"data.{ending}"
+    table().to_csv(path, index=False) if ending == "csv" else table().to_parquet(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(100):
+        data = bytearray(whole[: rng.integers(len(whole)) + 1])
+        data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        with contextlib.suppress(DataFileError, ColumnError):
+            assert len(read_frame(path))
 
 
 def features(study: Study, site: int) -> np.ndarray:

@@ -3,21 +3,28 @@
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dflmoe.data.medmnist import PUBLISHED, WARNING, MedMnist, medmnist_of
 from dflmoe.data.study import SiteRows, Study
 from dflmoe.errors import ColumnError, DataFileError, LabelError, PickleError
 
 
-def read_arrays(path: Path) -> Study:
+def read_arrays(path: Path, *, at: str | None = None) -> Study:
     """Read ``x`` (``[row, feature]`` or images), ``y`` and ``site``, and ``patient`` if there.
 
     Images are ``[row, height, width]`` or ``[row, height, width, channel]``; bytes are scaled to
-    0..1. ``site_names`` and ``class_names`` are used where they are there.
+    0..1. ``site_names`` and ``class_names`` are used if they are there. A file of MedMNIST is one
+    site.
+
+    Args:
+        path: The file.
+        at: The site that all rows are of, where the file names none.
 
     Raises:
         DataFileError: The file is missing, is not an ``.npz``, or an array has a wrong shape.
@@ -31,7 +38,12 @@ def read_arrays(path: Path) -> Study:
         raise DataFileError(
             f"data file {path} is not a readable .npz file; save it with numpy.savez"
         )
-    arrays = read_npz(path, KNOWN)
+    arrays = read_npz(path, KNOWN | PUBLISHED)
+    published = medmnist_of(path, arrays)
+    if published is not None:
+        return _published(path, published, at or path.stem)
+    if at is not None and "site" not in arrays and "y" in arrays:
+        arrays["site"] = np.full(len(arrays["y"]), at)
     for name in ("x", "y", "site"):
         if name not in arrays:
             raise ColumnError(f"data file {path} has no array {name!r}; it needs x, y and site")
@@ -45,7 +57,7 @@ def read_arrays(path: Path) -> Study:
 
 
 def joined(paths: Mapping[str, Path]) -> Study:
-    """Return one study of several files without ``site``, one of each site.
+    """Return one study of several files, one of each site.
 
     Raises:
         DataFileError: A file is no ``.npz``, or its rows are of another shape.
@@ -53,28 +65,50 @@ def joined(paths: Mapping[str, Path]) -> Study:
         ColumnError: An array is missing.
         LabelError: ``y`` is not made of classes.
     """
-    found: dict[str, list[NDArray[Any]]] = {}
-    for name, path in paths.items():
-        arrays = read_npz(path, KNOWN)
-        for key in ("x", "y"):
-            if key not in arrays:
-                raise ColumnError(f"data file {path} has no array {key!r}; it needs x and y")
-        rows = len(arrays["y"])
-        people = arrays.get("patient", np.arange(rows)).astype(str)
-        parts = {"x": arrays["x"], "y": arrays["y"], "patient": np.char.add(f"{name}/", people)}
-        for key, values in {**parts, "site": np.full(rows, name)}.items():
-            there = found.setdefault(key, [])
-            if len(values) != rows or (there and values.shape[1:] != there[0].shape[1:]):
-                raise DataFileError(
-                    f"data file {path}: {key} is of shape {list(values.shape)} and does not fit "
-                    f"its own y or the files of the other sites; bring them to one shape"
-                )
-            there.append(values)
-    whole = {key: np.concatenate(parts) for key, parts in found.items()}
-    return _study(next(iter(paths.values())), whole)
+    studies = {name: read_arrays(path, at=name) for name, path in paths.items()}
+    first = next(iter(studies.values()))
+    for name, one in studies.items():
+        if one.shape != first.shape:
+            raise DataFileError(
+                f"data file {paths[name]}: rows are of shape {one.shape} and those of the other "
+                f"sites of {first.shape}; bring them to one shape"
+            )
+    found = {name for one in studies.values() for name in one.classes}
+    whole = all(name.isdecimal() for name in found)
+    classes = tuple(sorted(found, key=int if whole else str))
+    sites = tuple(
+        replace(site, y=np.array([classes.index(one.classes[k]) for k in site.y], dtype=np.int64))
+        for one in studies.values()
+        for site in one.sites
+    )
+    warnings = dict.fromkeys(warning for one in studies.values() for warning in one.warnings)
+    named = all(one.has_patients for one in studies.values())
+    task = f"{len(classes)} classes"
+    return replace(
+        first, classes=classes, task=task, sites=sites, has_patients=named, warnings=(*warnings,)
+    )
+
+
+def _published(path: Path, rows: MedMnist, site: str) -> Study:
+    return Study(
+        title=path.name,
+        task=f"{len(rows.names)} classes",
+        classes=rows.names,
+        sites=(SiteRows(site, rows.x, rows.y, np.arange(len(rows.y))),),
+        kind="image",
+        has_patients=False,
+        warnings=(WARNING,),
+    )
 
 
 KNOWN = frozenset({"x", "y", "site", "patient", "site_names", "class_names"})
+
+
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What a damaged ``.npz`` file makes the libraries raise that read it."""
 
 
 def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -92,8 +126,9 @@ def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDA
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             names = [name for name in file.files if wanted is None or name in wanted]
             return {name: _array(file, name, path) for name in names}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataFileError(f"data file {path} is not a readable .npz file: {error}") from error
+    except DAMAGED as error:
+        reason = str(error) or "it ends too early"
+        raise DataFileError(f"data file {path} is not a readable .npz file: {reason}") from error
 
 
 def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[Any]:

@@ -83,6 +83,7 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
         DataFileError: There is nothing to read, or a file cannot be read and none may be left out.
         ColumnError: The label table lacks a column.
         LabelError: A file has no label, or a label no file.
+        SettingsError: Settings of the format contradict others.
         MissingExtraError: The library for the format is not installed.
     """
     format_ = format_of(source)
@@ -125,6 +126,12 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
         _all_there(table, files, root, source)
     if not rows:
         raise DataFileError(f"{where} holds no rows that can be read; run: dflmoe data check")
+    if labelled and table is None and len({bool(r.part.label) for r in rows}) > 1:
+        silent = next(r.file for r in rows if not r.part.label)
+        raise LabelError(
+            f"{named(silent, root)} does not say what it shows, and other files do; add what says "
+            f"it, or move the file away"
+        )
     if labelled and any(r.patient for r in rows) and not all(r.patient for r in rows):
         nobody = next(r.file for r in rows if not r.patient)
         raise ColumnError(
@@ -215,7 +222,8 @@ def agreeing(listing: Listing, source: Source) -> tuple[int, ...]:
         (one, at), (other, there) = list(whats.items())[:2]
         raise DataFileError(
             f"{named(at, listing.root)} holds {one} and {named(there, listing.root)} {other}; "
-            f"all rows must be of one kind: move the others away, or say channels in [data]"
+            f"all rows must be of one kind: move the others away, or say channels in [data], or in "
+            f"[data.edf] for recordings"
         )
     channels, *places = first.part.shape
     channels = source.channels or channels

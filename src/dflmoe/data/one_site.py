@@ -1,5 +1,6 @@
 """The rows of the one site that a node serves, as its federation's charter describes them."""
 
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from dflmoe.data.arrays import read_npz
 from dflmoe.data.formats import form_of
+from dflmoe.data.medmnist import PUBLISHED, medmnist_of
 from dflmoe.data.schema import Schema
 from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows
@@ -37,8 +39,8 @@ def read_site(
 
     Args:
         source: A table with the agreed columns; an ``.npz`` with ``x`` (``[row, *shape]``, scaled
-            as agreed), ``y`` (0 to C-1) and, if known, ``patient``; or files of images, volumes or
-            recordings.
+            as agreed), ``y`` (0 to C-1) and, if known, ``patient``, or of MedMNIST; or files of
+            images, volumes or recordings.
         name: The site.
         classes: Names of the classes.
         shape: Of one row.
@@ -86,7 +88,7 @@ def read_unlabelled(
         SchemaError: The charter's columns are none, or malformed.
     """
     if path.suffix.lower() == ".npz":
-        return _shaped(path, read_npz(path, {"x"}), shape)
+        return _shaped(path, _known(path, {"x"}), shape)
     x: NDArray[np.float32] = with_extra("tables").read_features(path, agreed(columns, path))
     if x.shape[1:] != shape:
         raise SchemaError(f"the charter's columns make rows of {x.shape[1:]}, and it says {shape}")
@@ -140,7 +142,7 @@ def _of_files(
 
 
 def _arrays(path: Path, name: str, classes: tuple[str, ...], shape: tuple[int, ...]) -> SiteRows:
-    arrays = read_npz(path, ARRAYS)
+    arrays = _known(path, ARRAYS)
     x = _shaped(path, arrays, shape)
     if "y" not in arrays:
         raise ColumnError(f"data file {path} has no array 'y'; it needs x and y")
@@ -155,6 +157,13 @@ def _arrays(path: Path, name: str, classes: tuple[str, ...], shape: tuple[int, .
         raise DataFileError(f"data file {path} names {len(patient)} patients for {len(y)} rows")
     people = np.unique(patient, return_inverse=True)[1].astype(np.int64)
     return SiteRows(name, x, y.astype(np.int64), people)
+
+
+def _known(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file; those of MedMNIST as ``x`` and ``y``."""
+    arrays = read_npz(path, {*wanted, *PUBLISHED})
+    published = medmnist_of(path, arrays)
+    return arrays if published is None else {"x": published.x, "y": published.y}
 
 
 def _shaped(

@@ -20,6 +20,12 @@ Whole = Annotated[int, Field(ge=1)]
 URL = re.compile(r"^[a-z0-9+]+://")
 """How the address of a database begins."""
 
+SECRET = re.compile(r"://.*@|\?.*$", re.DOTALL)
+"""What of such an address may hold a password."""
+
+SQLITE = re.compile(r"(sqlite(?:\+pysqlite)?:///)([^?]+)")
+"""The address of a file of SQLite."""
+
 
 class Dicom(BaseModel, frozen=True, extra="forbid"):
     """How DICOM files are read.
@@ -44,29 +50,33 @@ class Nifti(BaseModel, frozen=True, extra="forbid"):
         slices: ``middle`` for one slice a volume, ``all`` for every slice, or ``volume`` for small
             volumes as they are, their slices as channels.
         axis: Along which slices are cut: 0 sagittal, 1 coronal, 2 axial.
-        mask: Values that a mask of classes may hold; no file is a mask if not given.
+        mask: Values that masks may hold, where the files are masks; they are volumes if not given.
     """
 
     slices: Literal["all", "middle", "volume"] = "middle"
     axis: Annotated[int, Field(ge=0, le=2)] = 2
-    mask: tuple[int, ...] | None = None
+    mask: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
 
 
 class Edf(BaseModel, frozen=True, extra="forbid"):
     """How EDF and EDF+ recordings are read.
 
     Attributes:
-        channels: Names of the signals to take, in order; those that all files share if not given.
+        channels: Names of the signals to take, in order; all if not given, and then every file must
+            have the same.
         rate: Samples a second that all signals are brought to.
         epoch: Seconds of one row.
         stages: From the texts of annotations to classes; those of Sleep-EDF if not given. Epochs
             with other texts are left out.
+        wake_minutes: Wake that is kept before the first and after the last epoch of sleep; all if
+            not given. Studies of Sleep-EDF keep 30.
     """
 
     channels: tuple[str, ...] = ()
     rate: Annotated[float, Field(gt=0)] = 100.0
     epoch: Annotated[float, Field(gt=0)] = 30.0
     stages: dict[str, str] | None = None
+    wake_minutes: Annotated[float, Field(ge=0)] | None = None
 
 
 class Transform(BaseModel, frozen=True, extra="allow"):
@@ -90,7 +100,8 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         file: Its column with the file, relative to ``path``; the name alone, or without its ending,
             does too.
         label: Column of the label.
-        patient: Column of the patient; DICOM and EDF files name theirs themselves.
+        patient: Column of the patient; DICOM and EDF files name theirs themselves. Two people of
+            one name are one, as nobody can tell: their rows stay together.
         site: Column of the site, where there are several.
         classes: What the label column may hold, in order; all that it holds, sorted, if not given.
         test_folds: One of so many parts, by patient, is set aside and tells what lending gains.
@@ -150,21 +161,32 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         return bool(URL.match(str(self.path)))
 
     @property
+    def shown(self) -> str:
+        """The path for people: of a database without what may hold a password."""
+        address = str(self.path)
+        return (
+            SECRET.sub(lambda found: "://" if found[0].startswith(":") else "", address)
+            if self.database
+            else address
+        )
+
+    @property
     def where(self) -> Path:
-        """The file or folder."""
-        return Path(self.path)
+        """The file or folder; of a database the last of its names, which no password is in."""
+        return Path(self.shown.rpartition("/")[2] if self.database else self.path)
 
     def relative_to(self, folder: Path) -> Self:
         """Return the same with paths relative to a folder spelt out."""
         named = ["schema_file", "labels", "cache", "public_body", "anchors"]
         named += [] if self.database else ["path"]
-        return self.model_copy(
-            update={
-                name: folder / Path(path).expanduser()
-                for name in named
-                if (path := getattr(self, name)) is not None
-            }
-        )
+        spelt: dict[str, Path | str] = {
+            name: folder / Path(path).expanduser()
+            for name in named
+            if (path := getattr(self, name)) is not None
+        }
+        if found := SQLITE.fullmatch(str(self.path)):
+            spelt["path"] = f"{found[1]}{folder / Path(found[2]).expanduser()}"
+        return self.model_copy(update=spelt)
 
 
 class _File(BaseModel, frozen=True, extra="ignore"):

@@ -1,5 +1,6 @@
 """Tables: a CSV or Parquet file with one row a case and a column that names the site."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,9 @@ from dflmoe.errors import (
 
 MAX_LEVELS = 30
 """A text column with more levels than this is taken for free text or an identifier."""
+
+DATE = re.compile(r"\s*\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T].*)?")
+"""How dates are written."""
 
 MAX_CLASSES = 20
 """A numeric label with more values than this is taken for a measurement."""
@@ -52,19 +56,43 @@ def read_frame(path: Path) -> pd.DataFrame:
 
     Raises:
         DataFileError: The file is missing, unreadable, empty, or of another kind.
+        ColumnError: Two columns have one name.
     """
     if not path.is_file():
         raise DataFileError(f"data file {path} is not there; check the path")
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             frame = pd.read_parquet(path)
+            names = list(map(str, frame.columns))
         else:
             frame = pd.read_csv(path, skipinitialspace=True)
-    except (OSError, ValueError, ImportError) as error:
+            names = _header(path)
+        frame = without_blanks(frame)
+    except Exception as error:  # Arrow alone has ten kinds of error for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataFileError(f"data file {path} cannot be read as a table: {reason}") from error
     if frame.empty:
         raise DataFileError(f"data file {path} has no rows; export it again")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ColumnError(f"data file {path} has two columns {twice!r}; rename or remove one")
+    return frame
+
+
+def _header(path: Path) -> list[str]:
+    """Return the names of the columns as they are in a CSV file; pandas renames the second."""
+    first = pd.read_csv(path, skipinitialspace=True, header=None, nrows=1, dtype=str)
+    return [str(name) for name in first.iloc[0] if not pd.isna(name)]
+
+
+def without_blanks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which texts of nothing but blanks are missing, as they are in CSV."""
+    for name in frame.columns:
+        column = frame[name]
+        if not pd.api.types.is_numeric_dtype(column) and column.notna().any():
+            blank = column.astype(str).str.strip() == ""
+            if blank.any():
+                frame[name] = column.where(~blank)
     return frame
 
 
@@ -72,28 +100,17 @@ def asked(source: Source) -> pd.DataFrame:
     """Return what a database answers to a query that only reads.
 
     Raises:
-        DataFileError: It cannot be reached, or does not understand the query.
-        MissingExtraError: SQLAlchemy is not installed.
+        DataFileError: It cannot be reached, does not understand the query, or has no rows for it.
+        ColumnError: Two columns of the answer have one name.
+        MissingExtraError: SQLAlchemy, or what it needs for this database, is not installed.
     """
     try:
-        import sqlalchemy  # noqa: PLC0415 - extra
+        from dflmoe.data.database import answered  # noqa: PLC0415 - extra
     except ImportError as error:
         raise MissingExtraError(
             f"a database needs {error.name}; install it with: pip install 'dflmoe[sql]'"
         ) from error
-    address = str(source.path)
-    try:
-        engine = sqlalchemy.create_engine(address)
-        with engine.connect() as connection:
-            frame = pd.read_sql_query(sqlalchemy.text(source.query or ""), connection)
-            connection.rollback()  # whatever was asked, nothing there changes
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        place = sqlalchemy.engine.make_url(address).render_as_string(hide_password=True)
-        reason = str(error).splitlines()[0]
-        raise DataFileError(f"database {place} does not answer: {reason}") from error
-    if frame.empty:
-        raise DataFileError(f"the query of {source.where.name} returns no rows; mend it")
-    return frame
+    return answered(source)
 
 
 def frame_of(source: Source) -> pd.DataFrame:
@@ -103,7 +120,7 @@ def frame_of(source: Source) -> pd.DataFrame:
         DataFileError: It cannot be read.
         MissingExtraError: A database needs a library that is not installed.
     """
-    return asked(source) if source.database else read_frame(source.where)
+    return without_blanks(asked(source)) if source.database else read_frame(source.where)
 
 
 def read_features(path: Path, schema: Schema) -> NDArray[np.float32]:
@@ -273,7 +290,8 @@ def _by_looks(values: pd.Series, name: str, path: Path) -> tuple[NDArray[np.floa
         column = Column(centre=0, scale=1, missing=bool(flags))
         return np.stack([numbers, *flags], axis=1).astype(np.float32), column
     levels = sorted(map(str, values.dropna().unique()))
-    if pd.api.types.is_datetime64_any_dtype(values) or len(levels) > MAX_LEVELS:
+    dates = all(DATE.fullmatch(level) for level in levels)
+    if dates or pd.api.types.is_datetime64_any_dtype(values) or len(levels) > MAX_LEVELS:
         raise ColumnError(
             f"column {name!r} of {path} holds dates, free text or identifiers ({len(levels)} "
             f"different values), which cannot be turned into numbers; leave it out with "

@@ -155,7 +155,7 @@ def _enough(check: str, there: int, wanted: int, fix: str) -> Finding:
 
 def _settings(home: Home, into: list[Settings]) -> Iterator[Finding]:
     into.append(Settings.load(home.folder / SETTINGS))
-    rows = into[0].data.path if into[0].data else "no rows"
+    rows = into[0].data.shown if into[0].data else "no rows"
     found = f"listens at {into[0].bind or 'nothing, dials only'}; {rows}"
     yield Finding(check="settings", verdict="ok", found=found)
 
