@@ -73,6 +73,12 @@ def joined(paths: Mapping[str, Path]) -> Study:
                 f"data file {paths[name]}: rows are of shape {one.shape} and those of the other "
                 f"sites of {first.shape}; bring them to one shape"
             )
+    for name, one in studies.items():
+        if one.own_scale is not None and not one.own_scale.all():
+            raise DataFileError(
+                f"data file {paths[name]}: numbers of a table are missing, and what is missing "
+                f"differs from file to file; give tables as CSV or Parquet"
+            )
     found = {name for one in studies.values() for name in one.classes}
     whole = all(name.isdecimal() for name in found)
     classes = tuple(sorted(found, key=int if whole else str))
