@@ -93,7 +93,7 @@ def dicom(folder: Path, rng: np.random.Generator, rows: int, *, known: bool) -> 
         stored = (units - float(scan.RescaleIntercept)) / float(scan.RescaleSlope)
         scan.PixelData = stored.astype(np.int16).tobytes()
         scan.PatientID = f"{folder.name}-{k // 2}"
-        scan.SOPInstanceUID = scan.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k + 1}"
+        scan.SOPInstanceUID = pydicom.uid.UID(f"1.2.3.{k + 1}")
         path = folder / ("export" if known else "") / f"IM{k:04}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
         scan.save_as(path)

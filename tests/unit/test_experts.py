@@ -8,7 +8,7 @@ from dflmoe.core.algorithm import Algorithm, Outcome
 from dflmoe.core.dflmoe import DFLMoE
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import GateKind
-from dflmoe.core.mixing import most_useful
+from dflmoe.core.quarantine import most_useful
 from dflmoe.core.training import Training
 from dflmoe.networks import plain
 from dflmoe.simulation.federation import play

@@ -8,16 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dflmoe.core.algorithm import out_of_fold_losses
 from dflmoe.core.align import aligned
-from dflmoe.core.calibration import fit_shift, shift_pull, shifted, unshifted
+from dflmoe.core.calibration import shift_pull, shifted, unshifted
 from dflmoe.core.dials import Dials
 from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
-from dflmoe.core.guard import difference
+from dflmoe.core.quarantine import admitted
 from dflmoe.core.selection import selected
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import call_each, features_of, part_of, stacked_call
-from dflmoe.core.task import Task, log_halves
+from dflmoe.core.task import Task
 from dflmoe.core.together import Parts, together
 from dflmoe.core.training import Adam, batch_of, batch_or_all, leaves
 from dflmoe.core.transform import identity_maps, transformed
@@ -349,8 +348,8 @@ def fit_mixture(
         if judges or not mixer.listens:
             tokens = mixer.tokens(params, features, own, others)
     if invited.heads and tokens is not None:
-        admitted = _admitted(tokens, data, weight, len(invited.home), dials)
-        mixer = replace(mixer, available=admitted)
+        fit = admitted(tokens, data, weight, len(invited.home), dials)
+        mixer = replace(mixer, available=fit)
     if dials.gate == "selected" and tokens is not None:
         chosen = selected(tokens, data.y, weight, mixer.available, task=data.task, pool=dials.pool)
         mixer = replace(mixer, prior=_log_weights_of(chosen))
@@ -396,90 +395,3 @@ def _log_weights_of(
     smallest = torch.full_like(chosen, UNSELECTED)
     smallest[:, 0] = UNSELECTED**0.5
     return torch.maximum(chosen, smallest).log()
-
-
-def _admitted(
-    tokens: Tensor, data: SiteData, weight: Tensor, own: int, dials: Dials
-) -> Bool[Tensor, "model expert"]:
-    """Return the experts that may take part.
-
-    With few rows no head is judged harmful, and all are in but for those beyond the most useful.
-    """
-    folds = data.crossfit
-    admitted = torch.ones(tokens.shape[0], tokens.shape[2], dtype=torch.bool)
-    enough = ((folds.fold >= 0).sum(1) >= dials.quarantine_rows).repeat_interleave(folds.fits)
-    judged = dials.guard and bool(enough.any())
-    if not judged and dials.experts is None:
-        return admitted
-    losses = in_halves(tokens, data, weight)
-    if judged:
-        kept = harmless(losses, data, confidence=dials.quarantine_confidence)
-        admitted = kept | ~enough[:, None]
-    if dials.experts is not None:
-        admitted &= most_useful(losses, data, own, dials.experts)
-    admitted[:, :own] = True
-    return admitted
-
-
-def in_halves(
-    tokens: Float[Tensor, "model row expert class ..."],
-    data: SiteData,
-    weight: Float[Tensor, "model row"],
-) -> Float[Tensor, "split row expert"]:
-    """Return the out-of-fold loss of every row, each expert mixed with the own head in halves.
-
-    Args:
-        tokens: What every expert says, own head first.
-        data: The site's rows.
-        weight: Weight of each row in each fit.
-    """
-    folds, task = data.crossfit, data.task
-    said = task.said(tokens, 3)
-    pairs = [torch.stack([said[:, :, 0], said[:, :, e]], dim=2) for e in range(said.shape[2])]
-    halves = torch.stack([task.pooled(p, log_halves(p), "linear") for p in pairs], dim=2)
-    if task.calibrates:
-        halves = shifted(fit_shift(halves, data.y, weight), halves)
-    halves = folds.out_of_fold(halves)
-    return torch.stack(
-        [out_of_fold_losses(halves[:, :, e], data) for e in range(said.shape[2])], dim=2
-    )
-
-
-def harmless(
-    losses: Float[Tensor, "split row expert"], data: SiteData, *, confidence: float
-) -> Bool[Tensor, "model expert"]:
-    """Return the experts that do not demonstrably harm the own head when mixed with it in halves.
-
-    One poisoned head must cost only itself, so each is looked at alone, out of fold; the guard
-    looks at the whole mixture later. An expert found harmful is set aside in all fits of a split.
-
-    Args:
-        losses: As ``in_halves`` returns them.
-        data: The site's rows.
-        confidence: One-sided confidence of the evidence.
-    """
-    folds = data.crossfit
-    keep = [torch.ones(folds.splits, dtype=torch.bool)]
-    for expert in range(1, losses.shape[2]):
-        worse = losses[:, :, expert] - losses[:, :, 0]
-        bounds = difference(worse, folds.fold >= 0, data.group, confidence=confidence)
-        keep.append(bounds.lower <= 0)
-    return torch.stack(keep, dim=1).repeat_interleave(folds.fits, dim=0)
-
-
-def most_useful(
-    losses: Float[Tensor, "split row expert"], data: SiteData, own: int, count: int
-) -> Bool[Tensor, "model expert"]:
-    """Return the site's own experts and the peers that do the own head most good in halves.
-
-    Args:
-        losses: As ``in_halves`` returns them.
-        data: The site's rows.
-        own: How many experts are the site's own; they come first.
-        count: Peers to keep.
-    """
-    trains = (data.crossfit.fold >= 0)[:, :, None]
-    mean = (losses * trains).sum(1) / trains.sum(1)
-    place = mean[:, own:].argsort(1).argsort(1)
-    keep = torch.cat([torch.ones(len(mean), own, dtype=torch.bool), place < count], dim=1)
-    return keep.repeat_interleave(data.crossfit.fits, dim=0)
