@@ -18,7 +18,7 @@ DflmoeError
 ├── ExchangeError            nothing can be exchanged: a folder or a network is not there
 ├── SettingsError            a node's settings are missing, malformed or contradictory
 ├── RunningError             a node runs already, or none does
-├── UnsoundError             the doctor found something that keeps a node from running
+├── UnsoundError             the doctor, or the check of data, found what keeps a node from running
 ├── TrainingError            training ran into numbers that are not finite
 └── SecurityError            something must not be trusted
     ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
@@ -219,7 +219,7 @@ class RunningError(DflmoeError):
 
 
 class UnsoundError(DflmoeError):
-    """The doctor found something that keeps a node from running."""
+    """The doctor, or the check of data, found something that keeps a node from running."""
 
     exit_code = 32
 

@@ -72,6 +72,7 @@ def test_every_option_is_in_the_docs(
         ("node", "node.md"),
         ("demo", "node.md"),
         ("doctor", "node.md"),
+        ("data", "data.md"),
         ("audit", "audit.md"),
     ],
 )

@@ -136,7 +136,8 @@ def _source(path: Path) -> Source:
 def _called(path: Path) -> tuple[str, int]:
     """Return the name and the seed that a site's node has, so that rows are divided alike."""
     if path.suffix.lower() != ".toml":
-        return path.resolve().name or "data", 0
+        whole = path.resolve()
+        return (whole.stem if whole.is_file() else whole.name) or "data", 0
     try:
         from dflmoe.node.home import Home  # noqa: PLC0415 - needs the extra
         from dflmoe.node.settings import Settings  # noqa: PLC0415 - needs the extra

@@ -25,7 +25,7 @@ from dflmoe.data.formats import form_of
 from dflmoe.data.listing import Step
 from dflmoe.data.look_files import look_at_files
 from dflmoe.data.look_tables import look_at_arrays, look_at_table
-from dflmoe.data.looked import Looked
+from dflmoe.data.looked import TOLD, Looked
 from dflmoe.data.prepared import splits_of
 from dflmoe.data.source import Source
 from dflmoe.data.splits import Splits
@@ -38,8 +38,8 @@ from dflmoe.wire.manifest import Document, faults_of
 INNER_FOLDS = 5
 """Parts of the rows learnt from, as charters have them where they say nothing."""
 
-TOLD, SAMPLES, MOST_CLASSES = 3, 6, 24
-"""Files told in a sentence; pictures of a class, and of how many classes."""
+SAMPLES, MOST_CLASSES = 6, 24
+"""Pictures of a class, and classes that have some, at most."""
 
 
 class Check(Document):
@@ -124,13 +124,14 @@ def checked(
     columns(looked, source, part)
     if rows is not None and "rows" not in {f.check for f in part.findings if f.verdict == "failed"}:
         hinted(looked, rows, part)
+    told = _declared(looked, source, name, part)
     check = Check(
         name=name,
         path=path,
         rows=0 if rows is None else len(rows.y),
         findings=(*part.findings,),
         tables=part.tables,
-        declared=_declared(looked, source, name, part),
+        declared=told,
     )
     return Checked(check, looked, _samples(looked) | part.look_at)
 
@@ -150,8 +151,9 @@ def _files(looked: Looked, source: Source, part: Part) -> None:
     ):
         if not why:
             continue
-        told = "; ".join(f"{name}: {reason}" for name, reason in [*why.items()][:TOLD])
-        more = f"; and {len(why) - TOLD} more" if len(why) > TOLD else ""
+        told = ", ".join([*why][:TOLD])
+        more = f" and {len(why) - TOLD} more" if len(why) > TOLD else ""
+        more += f"; the first: {next(iter(why.values()))}" if check == "unreadable" else ""
         part.findings.append(
             found(
                 check,
@@ -182,14 +184,14 @@ def _by(looked: Looked) -> str:
     usual = max(looked.sizes, key=lambda shape: looked.sizes[shape])
     text = _shape(usual)
     if len(looked.sizes) > 1:
-        text += f" and {many(len(looked.sizes) - 1, 'other size')}"
+        text += f", and {many(len(looked.sizes) - 1, 'other size')}"
     if looked.shape is not None and {*looked.sizes} != {looked.shape}:
         text += f", brought to {_shape(looked.shape)}"
     return text
 
 
 def _shape(shape: Sequence[int]) -> str:
-    return f"{' x '.join(map(str, shape[1:]))} and {many(shape[0], 'channel')}"
+    return f"{' x '.join(map(str, shape[1:]))} with {many(shape[0], 'channel')}"
 
 
 def _rows(looked: Looked, rows: SiteRows, source: Source, seed: int, part: Part) -> None:

@@ -73,7 +73,9 @@ def of_columns(frame: pd.DataFrame, hidden: Collection[str]) -> Table:
         number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         if number and name not in hidden and different:
             there = column.dropna().to_numpy(dtype=np.float64)
-            ranges = [float(f"{v:.4g}") for v in np.percentile(there, PERCENTS)]
+            there = there[np.isfinite(there)]
+            if len(there):
+                ranges = [float(f"{v:.4g}") for v in np.percentile(there, PERCENTS)]
         lines.append((str(name), missing, round(missing / len(frame), 3), different, *ranges))
     percents = [f"{percent} % lie below" for percent in PERCENTS]
     return Table(

@@ -86,8 +86,14 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
         MissingExtraError: The library for the format is not installed.
     """
     format_ = format_of(source)
-    root, files = files_of(source, format_)
-    table = label_table(source) if source.labels is not None and labelled else None
+    where = source.where
+    if not where.exists():
+        raise DataFileError(f"{where} is not there; check path in [data]")
+    root = where if where.is_dir() else where.parent
+    files = [f for f in (files_in(where) if where.is_dir() else [where]) if format_.belongs(f)]
+    if not files:
+        raise DataFileError(f"{where} holds no {form_of(source)} files; check path and form")
+    table = _labels(source) if source.labels is not None and labelled else None
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     for number, file in enumerate(files):
@@ -99,7 +105,7 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
                 raise DataFileError(f"{error}; or go on without it: --skip-unreadable") from error
             left_out[named(file, root)] = str(error)
             continue
-        said = {} if table is None else said_of(table, file, root)
+        said = {} if table is None else _said(table, file, root)
         if table is not None and parts and not said:
             raise LabelError(
                 f"{source.labels} has no label for {named(file, root)}; add one, or move the file"
@@ -116,11 +122,9 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
             rows.append(Row(file, part, label, patient, said.get("site", "")))
     step(len(files), len(files))
     if table is not None:
-        left_out |= _gone(table, files, root, source)
+        _all_there(table, files, root, source)
     if not rows:
-        raise DataFileError(
-            f"{source.where} holds no rows that can be read; run: dflmoe data check"
-        )
+        raise DataFileError(f"{where} holds no rows that can be read; run: dflmoe data check")
     if labelled and any(r.patient for r in rows) and not all(r.patient for r in rows):
         nobody = next(r.file for r in rows if not r.patient)
         raise ColumnError(
@@ -130,23 +134,7 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
     return Listing(root, format_, tuple(rows), left_out)
 
 
-def files_of(source: Source, format_: Format) -> tuple[Path, list[Path]]:
-    """Return what file names are told relative to, and the files that are meant to be read.
-
-    Raises:
-        DataFileError: There are none.
-    """
-    where = source.where
-    if not where.exists():
-        raise DataFileError(f"{where} is not there; check path in [data]")
-    root = where if where.is_dir() else where.parent
-    files = [f for f in (files_in(where) if where.is_dir() else [where]) if format_.belongs(f)]
-    if not files:
-        raise DataFileError(f"{where} holds no {form_of(source)} files; check path and form")
-    return root, files
-
-
-def label_table(source: Source) -> dict[str, dict[str, str]]:
+def _labels(source: Source) -> dict[str, dict[str, str]]:
     """Return what a label table says of each file, by the file's name as it stands there.
 
     Raises:
@@ -194,16 +182,16 @@ def _keys(file: Path, root: Path) -> tuple[str, str, str]:
     return named(file, root), file.name, file.name[: -len(suffix_of(file)) or None]
 
 
-def said_of(table: Labels, file: Path, root: Path) -> Mapping[str, str]:
+def _said(table: Labels, file: Path, root: Path) -> Mapping[str, str]:
     """Return what a label table says of a file; nothing if it does not name it."""
     return next((table[key] for key in _keys(file, root) if key in table), {})
 
 
-def _gone(table: Labels, files: Iterable[Path], root: Path, source: Source) -> Mapping[str, str]:
-    """Return the files that have a label and are not there, with the reason.
+def _all_there(table: Labels, files: Iterable[Path], root: Path, source: Source) -> None:
+    """Check that every file that has a label is there.
 
     Raises:
-        LabelError: There is one, and none may be left out.
+        LabelError: One is not.
     """
     there = {key for file in files for key in _keys(file, root)}
     gone = [name for name in table if name not in there]
@@ -213,7 +201,6 @@ def _gone(table: Labels, files: Iterable[Path], root: Path, source: Source) -> M
             f"such file in {root}; check column {source.file!r}, or go on without: "
             f"--skip-unreadable"
         )
-    return dict.fromkeys(gone, f"{source.labels} names it, and there is no such file in {root}")
 
 
 def agreeing(listing: Listing, source: Source) -> tuple[int, ...]:
@@ -232,13 +219,6 @@ def agreeing(listing: Listing, source: Source) -> tuple[int, ...]:
         )
     channels, *places = first.part.shape
     channels = source.channels or channels
-    for row in listing.rows:
-        has = row.part.shape[0]
-        if has != channels and {has, channels} != {1, 3}:  # grey and colour can be changed
-            raise DataFileError(
-                f"{named(row.file, listing.root)} has {has} channels and the others have "
-                f"{channels}; move it away, or mend channels in [data]"
-            )
     if source.size:
         if len(source.size) != len(places):
             raise DataFileError(

@@ -3,22 +3,46 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.findings import Finding, found
-from dflmoe.data.formats import form_of, format_of
-from dflmoe.data.listing import Listing, Step, files_of, label_table, listed, named, said_of
-from dflmoe.data.looked import SIDE, Kind, Looked, Measured, measured
+from dflmoe.data.formats import Format, Part, files_in, form_of, format_of
+from dflmoe.data.listing import Listing, Step, listed, named
+from dflmoe.data.looked import SIDE, Kind, Looked, Measured, measured, several
 from dflmoe.data.reading import coded
 from dflmoe.data.reads import Reads, resized
 from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows
 from dflmoe.errors import ColumnError, DataFileError, LabelError
 
-Made = Callable[[int, NDArray[np.float32]], NDArray[np.float32]]
-"""What is made of a decoded row, by its number."""
+Made = Callable[[int], NDArray[np.float32]]
+"""What is made of a row, by its number."""
+
+
+class Remembering:
+    """A format that remembers what it read last: a row is decoded once and seen twice."""
+
+    def __init__(self, format_: Format) -> None:
+        """Read with another format."""
+        self._format = format_
+        self.extent = format_.extent
+        self.last = np.zeros((1, 1), np.float32)
+
+    def belongs(self, file: Path) -> bool:
+        """See ``Format.belongs``."""
+        return self._format.belongs(file)
+
+    def parts(self, file: Path) -> Sequence[Part]:
+        """See ``Format.parts``."""
+        return self._format.parts(file)
+
+    def read(self, file: Path, at: int) -> NDArray[np.float32]:
+        """See ``Format.read``."""
+        self.last = self._format.read(file, at)
+        return self.last
 
 
 def look_at_files(source: Source, name: str, step: Step) -> Looked:
@@ -35,16 +59,18 @@ def look_at_files(source: Source, name: str, step: Step) -> Looked:
         MissingExtraError: The library for the format is not installed.
     """
     kind: Kind = "series" if form_of(source) == "edf" else "image"
-    lenient = source.model_copy(update={"skip_unreadable": True})
     try:
-        listing, troubles, unlabelled = _listing(lenient, name, step)
+        every, troubles, labelled = _listing(source, step)
     except DataFileError:
-        if unreadable := _unreadable(lenient):
+        if unreadable := _unreadable(source):
             return Looked(kind, unreadable=unreadable)
         raise
+    listing, others = _own(every, name)
+    format_ = Remembering(listing.format)
+    listing = replace(listing, format=format_)
     made, shape, mixed = _made(listing, source)
-    classes, y, wrong = _labels(listing, source) if not troubles else ((), None, ())
-    seen, good, unreadable = _decoded(listing, made, step)
+    classes, y, wrong = _labels(listing, source) if labelled else ((), None, ())
+    seen, good, unreadable = _decoded(listing, format_, made, step)
     kept = listing.only(good, unreadable)
     looked = Looked(
         kind,
@@ -53,8 +79,8 @@ def look_at_files(source: Source, name: str, step: Step) -> Looked:
         extent=source.range or listing.format.extent,
         sizes=Counter(row.part.shape for row in listing.rows),
         unreadable=kept.left_out,
-        unlabelled=unlabelled,
-        troubles=(*troubles, *mixed, *wrong),
+        unlabelled=_unlabelled(listing, source),
+        troubles=(*troubles, *others, *mixed, *wrong),
     )
     if not good:
         return looked
@@ -69,7 +95,7 @@ def look_at_files(source: Source, name: str, step: Step) -> Looked:
         classes=classes,
         people=people,
         measured=seen,
-        row=lambda number: made(good[number], _read(listing, good[number])),
+        row=lambda number: made(good[number]),
     )
 
 
@@ -77,46 +103,46 @@ def _most(words: Sequence[str]) -> str:
     return Counter(words).most_common(1)[0][0]
 
 
-def _read(listing: Listing, number: int) -> NDArray[np.float32]:
-    one = listing.rows[number]
-    return listing.format.read(one.file, one.part.at)
+def _listing(source: Source, step: Step) -> tuple[Listing, tuple[Finding, ...], bool]:
+    """Return the rows, what is wrong with their labels, and whether those can be used.
+
+    What a node would refuse is told, and the look goes on: without the files that cannot be read,
+    and then without labels.
+    """
+    lenient = source.model_copy(update={"skip_unreadable": True})
+    wrong: dict[str, Finding] = {}
+    for attempt in (source, lenient):
+        try:
+            return listed(attempt, step=step), (*wrong.values(),), True
+        except (LabelError, ColumnError) as error:
+            wrong[str(error)] = found("labels", str(error), worse="failed", fix="do as it says")
+        except DataFileError:
+            if attempt.skip_unreadable:
+                raise
+    return listed(lenient, labelled=False, step=step), (*wrong.values(),), False
 
 
-def _listing(
-    source: Source, name: str, step: Step
-) -> tuple[Listing, tuple[Finding, ...], Sequence[str]]:
-    """Return the rows, with labels if all have one; what is wrong; and files without a label."""
-    try:
-        listing = listed(source, step=step)
-    except (LabelError, ColumnError) as error:
-        listing = listed(source, labelled=False, step=step)
-        trouble = found("labels", str(error), worse="failed", fix="do as it says")
-        return listing, (trouble,), _unlabelled(listing, source)
+def _own(listing: Listing, name: str) -> tuple[Listing, tuple[Finding, ...]]:
+    """Return the rows of a site if there are any; all otherwise, with a warning."""
     own = [number for number, row in enumerate(listing.rows) if row.site == name]
-    return (listing.only(own, {}) if own else listing), (), ()
+    sites = list(dict.fromkeys(row.site for row in listing.rows))
+    return (listing.only(own, {}) if own else listing), several(sites, name)
 
 
 def _unlabelled(listing: Listing, source: Source) -> Sequence[str]:
-    """Return the names of all files that have no label."""
-    try:
-        table = label_table(source) if source.labels is not None else None
-    except (LabelError, ColumnError, DataFileError):
-        return ()  # the table itself is wrong, which has been told
-    return list(
-        dict.fromkeys(
-            named(row.file, listing.root)
-            for row in listing.rows
-            if (not row.label if table is None else not said_of(table, row.file, listing.root))
-        )
-    )
+    """Return all files without a label, where no table should name it."""
+    if source.labels is not None:
+        return []
+    names = (named(row.file, listing.root) for row in listing.rows if not row.label)
+    return list(dict.fromkeys(names))
 
 
 def _unreadable(source: Source) -> Mapping[str, str]:
     """Return why the headers of files cannot be read."""
-    format_ = format_of(source)
-    root, files = files_of(source, format_)
+    format_, where = format_of(source), source.where
+    root, files = (where, files_in(where)) if where.is_dir() else (where.parent, [where])
     why: dict[str, str] = {}
-    for file in files:
+    for file in filter(format_.belongs, files):
         try:
             format_.parts(file)
         except DataFileError as error:
@@ -132,14 +158,16 @@ def _made(
         reads = Reads(listing, source)
     except DataFileError as error:
         wrong = found("sizes", str(error), worse="failed", fix="do as it says")
-        return _by_itself, None, (wrong,)
-    return reads.prepared, reads.shape, ()
+        return lambda number: _by_itself(listing, number), None, (wrong,)
+    return reads.row, reads.shape, ()
 
 
-def _by_itself(_: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _by_itself(listing: Listing, number: int) -> NDArray[np.float32]:
     """Return a row that is unlike the others as a small grey picture, so that all can be seen."""
+    one = listing.rows[number]
+    values = listing.format.read(one.file, one.part.at)
     if not np.isfinite(values).all():
-        raise DataFileError("it holds NaN or infinite numbers")
+        raise DataFileError(f"{listing.named(number)} holds NaN or infinite numbers")
     return resized(values.mean(0, keepdims=True), (SIDE,) * (values.ndim - 1))
 
 
@@ -155,7 +183,7 @@ def _labels(
 
 
 def _decoded(
-    listing: Listing, made: Made, step: Step
+    listing: Listing, format_: Remembering, made: Made, step: Step
 ) -> tuple[list[Measured], list[int], dict[str, str]]:
     """Return what is kept of each row, the numbers of those, and why others cannot be decoded."""
     seen: list[Measured] = []
@@ -164,10 +192,11 @@ def _decoded(
     for number in range(len(listing.rows)):
         step(number, len(listing.rows))
         try:
-            values = _read(listing, number)
-            seen.append(measured(values, made(number, values)))
-            good.append(number)
+            row = made(number)
         except DataFileError as error:
             unreadable[listing.named(number)] = str(error)
+        else:
+            seen.append(measured(format_.last, row))
+            good.append(number)
     step(len(listing.rows), len(listing.rows))
     return seen, good, unreadable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dflmoe.data.arrays import read_arrays, read_npz
 from dflmoe.data.findings import found
-from dflmoe.data.looked import Looked, as_one, joined, measured
+from dflmoe.data.looked import Looked, as_one, measured, several
 from dflmoe.data.one_site import read_site
 from dflmoe.data.schema import Schema
 from dflmoe.data.source import Source
@@ -48,17 +48,18 @@ def look_at_table(source: Source, name: str) -> Looked:
     except (DataError, SchemaError) as error:
         wrong = found("columns", str(error), worse="failed", fix="do as it says")
         return Looked("table", frame=looked.frame, schema=schema, troubles=(wrong,))
-    sites = joined(study.sites, name)
+    sites = _own(study.sites, name)
     people = _people(frame, roles, [site.name for site in sites])
     return Looked(
         "table",
         rows=as_one(sites, name),
-        names=_names(sites, several=len(study.sites) > 1),
+        names=_names(sites, tell=len(study.sites) > 1),
         classes=study.classes,
         people=people,
         shape=study.shape if schema is not None else None,
         frame=looked.frame,
         schema=schema,
+        troubles=several([site.name for site in study.sites], name),
     )
 
 
@@ -69,12 +70,12 @@ def look_at_arrays(source: Source, name: str) -> Looked:
         DataError: It cannot be read, or holds something else than rows and their classes.
     """
     arrays = read_npz(source.where, {"x", "y", "site", "patient"})
-    if "site" in arrays:
+    if "site" in arrays or "x" not in arrays:
         study = read_arrays(source.where)
         every, classes = study.sites, study.classes
     else:
         every, classes = _one_site(source, name, arrays)
-    sites = joined(every, name)
+    sites = _own(every, name)
     rows = as_one(sites, name)
     people: list[str] = []
     if "patient" in arrays:
@@ -83,21 +84,26 @@ def look_at_arrays(source: Source, name: str) -> Looked:
     looked = Looked(
         "table",
         rows,
-        _names(sites, several=len(every) > 1),
+        _names(sites, tell=len(every) > 1),
         classes,
         people,
         shape=rows.shape,
+        troubles=several([site.name for site in every], name),
     )
     return looked if rows.x.ndim == 2 else _in_small(looked, rows)  # noqa: PLR2004 - a feature
+
+
+def _own(sites: Sequence[SiteRows], name: str) -> Sequence[SiteRows]:
+    """Return the site of a name if it is there, and all of them otherwise."""
+    return [site for site in sites if site.name == name] or sites
 
 
 def _one_site(
     source: Source, name: str, arrays: Mapping[str, NDArray[Any]]
 ) -> tuple[tuple[SiteRows, ...], tuple[str, ...]]:
     """Return the rows of arrays as a node reads them, and the names of their classes."""
-    for needed in ("x", "y"):
-        if needed not in arrays:
-            raise ColumnError(f"data file {source.where} has no array {needed!r}; it needs x and y")
+    if "y" not in arrays:
+        raise ColumnError(f"data file {source.where} has no array 'y'; it needs x and y")
     x, y = arrays["x"], arrays["y"]
     if not 2 <= x.ndim <= 4 or not len(x):  # noqa: PLR2004 - a feature to height and width
         raise DataFileError(
@@ -143,10 +149,10 @@ def _people(frame: pd.DataFrame, roles: Roles, sites: Sequence[str]) -> Sequence
     return [person for site in sites for person in named[of == site]]
 
 
-def _names(sites: Sequence[SiteRows], *, several: bool) -> Sequence[str]:
+def _names(sites: Sequence[SiteRows], *, tell: bool) -> Sequence[str]:
     """Return what rows are called: by their place among those of their site."""
     return [
-        f"row {k + 1}" + (f" of {site.name}" if several else "")
+        f"row {k + 1}" + (f" of {site.name}" if tell else "")
         for site in sites
         for k in range(len(site.y))
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.data.findings import Finding
+from dflmoe.data.findings import Finding, found
 from dflmoe.data.reads import THUMBNAIL, resized, shrunk
 from dflmoe.data.schema import Schema
 from dflmoe.data.study import SiteRows
@@ -20,6 +20,9 @@ SIDE = 64
 """Pixels a side of the grey picture by which copies are found."""
 
 PERCENTS = (1, 50, 99)
+
+TOLD = 3
+"""Names that a sentence tells at most."""
 
 Kind = Literal["table", "image", "series"]
 
@@ -109,9 +112,20 @@ def measured(values: NDArray[np.float32], row: NDArray[np.float32]) -> Measured:
     )
 
 
-def joined(sites: Sequence[SiteRows], name: str) -> tuple[SiteRows, ...]:
-    """Return the site of a name if it is there, and all of them otherwise."""
-    return tuple(site for site in sites if site.name == name) or tuple(sites)
+def several(sites: Sequence[str], name: str) -> tuple[Finding, ...]:
+    """Return a warning if rows are of several sites and none of them is this one."""
+    if len(sites) < 2 or name in sites:  # noqa: PLR2004
+        return ()
+    told = ", ".join(sites[:TOLD]) + (", ..." if len(sites) > TOLD else "")
+    return (
+        found(
+            "sites",
+            f"rows of {len(sites)} sites ({told}) are looked at together, and none is of {name}",
+            worse="warning",
+            fix="a node reads its own rows only: give it those, or name the column with site in "
+            "[data]",
+        ),
+    )
 
 
 def as_one(sites: Sequence[SiteRows], name: str) -> SiteRows:

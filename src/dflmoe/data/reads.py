@@ -66,15 +66,7 @@ class Reads:
             SettingsError: A transform cannot be used on it.
         """
         one = self.listing.rows[number]
-        return self.prepared(number, self.listing.format.read(one.file, one.part.at))
-
-    def prepared(self, number: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a row that has been decoded, in -1..1.
-
-        Raises:
-            DataFileError: It holds numbers that are not finite.
-            SettingsError: A transform cannot be used on it.
-        """
+        values = self.listing.format.read(one.file, one.part.at)
         for name, transform in self._transforms:
             try:
                 values = np.asarray(transform(values), dtype=np.float32)

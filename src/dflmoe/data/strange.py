@@ -86,7 +86,7 @@ def near(looked: Looked, rows: SiteRows, part: Part) -> None:
     part.findings.append(
         found(
             "near copies",
-            f"{far.sum()} of {many(len(asked), 'image')} nearly the same as {whom}",
+            f"{far.sum()} of {many(len(asked), 'image')} are nearly the same as {whom}",
             worse="warning" if far.any() else "ok",
             fix="look whether they are of one patient; if so, name the patient, so that one is not "
             "learnt from while the other is tested on",
