@@ -90,9 +90,9 @@ def listed(check: Check, table: str) -> list[str]:
 def named(folder: Path, **columns: Any) -> Path:  # noqa: ANN401 - a column
     """Write a table of labels for the forty films."""
     path = folder / "labels.csv"
-    label = [CLASSES[k % 2] for k in range(40)]
+    given = {"label": [CLASSES[k % 2] for k in range(40)], **columns}
     files = [f"{CLASSES[k % 2]}/{k:02d}.npy" for k in range(40)]
-    frame = pd.DataFrame({"file": files, "label": label, **columns})
+    frame = pd.DataFrame({"file": files, **given})
     frame.to_csv(path, index=False)
     return path
 
@@ -201,6 +201,14 @@ def test_a_film_in_other_units_is_unlike_the_others(films: Path) -> None:
     assert verdicts(check)["values"] == "warning"
 
 
+def test_a_rare_class_of_another_brightness_is_not_odd(films: Path) -> None:
+    labels = [CLASSES[int(k < 6)] for k in range(40)]
+    for k in range(40):
+        film(films, k, picture(k, bright=1000 if k < 6 else 10))
+    check = of_films(films, labels=named(films, label=labels))
+    assert verdicts(check)["values"] == "ok"
+
+
 def test_not_a_number_is_a_file_that_cannot_be_read(films: Path) -> None:
     film(films, 2, np.full((1, 16, 16), np.nan, np.float32))
     film(films, 5, picture(5, side=32))  # also where rows are looked at one by one
@@ -274,11 +282,21 @@ def test_a_class_of_one_patient_is_missing_in_one_part(films: Path) -> None:
     assert "no yes is" in said(check, "split").found
 
 
-def test_more_parts_than_rows_of_a_class_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("patient", "folds"),
+    [
+        pytest.param(np.arange(24), 20, id="rows of a class"),
+        pytest.param(np.arange(24) % 4, 5, id="patients"),
+    ],
+)
+def test_more_parts_than_there_is_to_divide_are_told(
+    tmp_path: Path, patient: NDArray[np.int64], folds: int
+) -> None:
     rows = made_rows("ann", 24, 0)
-    np.savez(tmp_path / "rows.npz", x=rows.x, y=rows.y)
-    check = checked(Source(path=tmp_path / "rows.npz", test_folds=20), "ann").check
+    np.savez(tmp_path / "rows.npz", x=rows.x, y=rows.y, patient=patient)
+    check = checked(Source(path=tmp_path / "rows.npz", test_folds=folds), "ann").check
     assert check.failed == ("split",)
+    assert f"{folds} parts" in said(check, "split").found
     assert "test_folds" in said(check, "split").fix
 
 

@@ -32,7 +32,7 @@ from dflmoe.data.splits import Splits
 from dflmoe.data.strange import copied, hinted, near, strange
 from dflmoe.data.study import SiteRows
 from dflmoe.data.tallies import Part, Table, of_classes, of_sizes
-from dflmoe.errors import DataError, SchemaError, SettingsError
+from dflmoe.errors import DataError, SchemaError, SettingsError, SiteError
 from dflmoe.wire.manifest import Document, faults_of
 
 INNER_FOLDS = 5
@@ -213,11 +213,9 @@ def _divided(
         splits = splits_of(
             rows, folds=source.test_folds, inner_folds=INNER_FOLDS, seed=seed, only=(0,)
         )
-    except ValueError as error:
-        trouble = f"rows cannot be divided into {source.test_folds} parts: {error}"
-        part.findings.append(
-            found("split", trouble, worse="failed", fix="set fewer test_folds in [data]")
-        )
+    except SiteError as error:
+        fix = "add patients, or set fewer test_folds in [data]"
+        part.findings.append(found("split", str(error), worse="failed", fix=fix))
         return None
     part.findings.append(divided(rows, looked.classes, splits))
     return splits

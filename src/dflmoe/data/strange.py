@@ -36,11 +36,11 @@ def strange(looked: Looked, part: Part) -> None:
         part.tables["constant"] = of_rows(title, looked, flat, {})
     percentiles = np.stack([one.percentiles for one in looked.measured])
     part.tables["values"] = of_ranges(percentiles)
-    odd = unlike(percentiles).tolist()
+    odd = _odd(percentiles, looked)
     part.findings.append(
         found(
             "values",
-            f"{many(len(odd), 'row')} with values far from those of most rows",
+            f"{many(len(odd), 'row')} with values far from those of most rows and of their class",
             worse="warning" if odd else "ok",
             fix="look at them: another device, other units, or a picture of something else",
         )
@@ -49,6 +49,17 @@ def strange(looked: Looked, part: Part) -> None:
         beside = [" to ".join(f"{v:.4g}" for v in percentiles[k][[0, -1]]) for k in odd]
         part.tables["unlike"] = of_rows("Rows unlike the others", looked, odd, {"values": beside})
         part.look_at["Unlike the others"] = odd[:SHOWN]
+
+
+def _odd(percentiles: NDArray[np.float64], looked: Looked) -> list[int]:
+    """Return the rows whose values are far from those of all rows, and of their class."""
+    odd = unlike(percentiles)
+    if looked.rows is not None and looked.classes:
+        y = looked.rows.y
+        alike = [np.flatnonzero(y == k) for k in np.unique(y)]
+        odd = np.intersect1d(odd, np.concatenate([of[unlike(percentiles[of])] for of in alike]))
+    numbers: list[int] = odd.tolist()
+    return numbers
 
 
 def copied(looked: Looked, rows: SiteRows, part: Part) -> None:
