@@ -1,6 +1,7 @@
 """The check of data finds what is planted, names it, and says nothing of what is not there."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,20 @@ def test_a_noisy_copy_of_another_patient_is_nearly_a_copy(films: Path) -> None:
     ids = list(range(40))
     labels = named(films, id=[*ids[:2], 4, *ids[3:]])
     assert verdicts(of_films(films, labels=labels, patient="id"))["near copies"] == "ok"
+
+
+def test_without_the_library_near_copies_are_a_warning(
+    films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    found = said(of_films(films), "near copies")
+    assert found.verdict == "warning"
+    assert "pip install" in found.fix
+
+
+def test_of_many_images_some_are_compared(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dflmoe.data.strange.MOST_PICTURES", 10)
+    assert "of 10 images" in said(of_films(films), "near copies").found
 
 
 # --- patients ---

@@ -72,31 +72,40 @@ def look_at_files(source: Source, name: str, step: Step) -> Looked:
     classes, y, wrong = _labels(listing, source) if labelled else ((), None, ())
     seen, good, unreadable = _decoded(listing, format_, made, step)
     kept = listing.only(good, unreadable)
-    looked = Looked(
+    return Looked(
         kind,
-        what=_most([row.part.what for row in listing.rows]),
+        rows=_rows(kept, name, seen, None if y is None else y[good]),
+        names=[kept.named(number) for number in range(len(good))],
+        classes=classes,
+        people=_people(kept),
+        measured=seen,
         shape=shape,
+        what=_most([row.part.what for row in listing.rows]),
         extent=source.range or listing.format.extent,
         sizes=Counter(row.part.shape for row in listing.rows),
         unreadable=kept.left_out,
         unlabelled=_unlabelled(listing, source),
+        row=lambda number: made(good[number]),
         troubles=(*troubles, *others, *mixed, *wrong),
     )
-    if not good:
-        return looked
-    people = [row.patient for row in kept.rows] if all(r.patient for r in kept.rows) else []
-    codes = np.unique(people, return_inverse=True)[1] if people else np.arange(len(good))
-    x = np.stack([one.small for one in seen])
-    labels = np.zeros(len(good), np.int64) if y is None else y[good]
-    return replace(
-        looked,
-        rows=SiteRows(name, x, labels, codes.astype(np.int64)),
-        names=[kept.named(number) for number in range(len(good))],
-        classes=classes,
-        people=people,
-        measured=seen,
-        row=lambda number: made(good[number]),
-    )
+
+
+def _rows(
+    listing: Listing, name: str, seen: Sequence[Measured], y: NDArray[np.int64] | None
+) -> SiteRows | None:
+    """Return all rows that can be read, in small; none if there are none."""
+    if not seen:
+        return None
+    people = _people(listing)
+    codes = np.unique(people, return_inverse=True)[1] if people else np.arange(len(seen))
+    labels = np.zeros(len(seen), np.int64) if y is None else y
+    return SiteRows(name, np.stack([one.small for one in seen]), labels, codes.astype(np.int64))
+
+
+def _people(listing: Listing) -> Sequence[str]:
+    """Return the patient of each row; nothing unless all are known."""
+    people = [row.patient for row in listing.rows]
+    return people if all(people) else []
 
 
 def _most(words: Sequence[str]) -> str:

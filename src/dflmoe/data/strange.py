@@ -74,25 +74,18 @@ def copied(looked: Looked, rows: SiteRows, part: Part) -> None:
 
 def near(looked: Looked, rows: SiteRows, part: Part) -> None:
     """Say which images are nearly the same as one of another patient."""
-    if looked.kind != "image":
-        return
     asked = np.array([k for k, one in enumerate(looked.measured) if not one.flat], dtype=np.int64)
-    if len(asked) > MOST_PICTURES:
-        drawn = np.random.default_rng(0).choice(asked, MOST_PICTURES, replace=False)
-        asked = np.sort(drawn)
-    if not len(asked):
+    if looked.kind != "image" or not len(asked):
         return
-    pictures = np.stack([looked.measured[k].picture for k in asked])
+    if len(asked) > MOST_PICTURES:
+        asked = np.sort(np.random.default_rng(0).choice(asked, MOST_PICTURES, replace=False))
     try:
-        group = near_duplicates(pictures, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+        group, far = _near(looked, rows, asked)
     except MissingExtraError as error:
         part.findings.append(
             found("near copies", "not looked for", worse="warning", fix=str(error))
         )
         return
-    same = copies([looked.measured[k].key for k in asked])
-    unequal = np.unique(np.stack([group, same]), axis=1)[0]
-    far = across(group, rows.patient[asked]) & (np.bincount(unequal)[group] > 1)
     whom = "one of another patient" if looked.people else "another"
     part.findings.append(
         found(
@@ -104,11 +97,25 @@ def near(looked: Looked, rows: SiteRows, part: Part) -> None:
         )
     )
     if far.any():
-        whole = np.full(len(rows.y), -1, dtype=np.int64)
-        whole[asked] = group
-        table = _grouped("Nearly copies", looked, whole, asked[far])
-        part.tables["near"] = table
-        part.look_at["Nearly copies"] = _together(whole, asked[far])[:SHOWN]
+        part.tables["near"] = _grouped("Nearly copies", looked, group, asked[far])
+        part.look_at["Nearly copies"] = _together(group, asked[far])[:SHOWN]
+
+
+def _near(
+    looked: Looked, rows: SiteRows, asked: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the group of each row, and which are near an unlike one of another patient.
+
+    Raises:
+        MissingExtraError: The library for it is not installed.
+    """
+    pictures = np.stack([looked.measured[k].picture for k in asked])
+    group = near_duplicates(pictures, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+    same = copies([looked.measured[k].key for k in asked])
+    unequal = np.unique(np.stack([group, same]), axis=1)[0]
+    every = np.full(len(rows.y), -1, dtype=np.int64)
+    every[asked] = group
+    return every, across(group, rows.patient[asked]) & (np.bincount(unequal)[group] > 1)
 
 
 def hinted(looked: Looked, rows: SiteRows, part: Part) -> None:
