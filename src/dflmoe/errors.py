@@ -19,7 +19,7 @@ DflmoeError
 ├── SettingsError            a node's settings are missing, malformed or contradictory
 ├── RunningError             a node runs already, or none does
 ├── ModelError               a file is no model, or cannot be used as one
-├── UnsoundError             the doctor found something that keeps a node from running
+├── UnsoundError             the doctor, or the check of data, found what keeps a node from running
 ├── TrainingError            training ran into numbers that are not finite
 └── SecurityError            something must not be trusted
     ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
@@ -220,7 +220,7 @@ class RunningError(DflmoeError):
 
 
 class UnsoundError(DflmoeError):
-    """The doctor found something that keeps a node from running."""
+    """The doctor, or the check of data, found something that keeps a node from running."""
 
     exit_code = 32
 

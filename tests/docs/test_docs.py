@@ -73,6 +73,7 @@ def test_every_option_is_in_the_docs(
         ("node", "node.md"),
         ("demo", "node.md"),
         ("doctor", "node.md"),
+        ("data", "data.md"),
         ("audit", "audit.md"),
         ("predict", "models.md"),
         ("export", "models.md"),

@@ -13,10 +13,11 @@ from tests.made import made_rows
 from typer.testing import CliRunner
 
 from dflmoe.cli.main import app
+from dflmoe.data.findings import Finding
 from dflmoe.data.source import SETTINGS
 from dflmoe.demo.founding import free_address
 from dflmoe.errors import UnsoundError
-from dflmoe.node.doctor import Finding, examined
+from dflmoe.node.doctor import examined
 from dflmoe.node.home import KEYS, ROSTER, Home
 from dflmoe.node.life import Life
 from dflmoe.node.settings import Settings

@@ -7,9 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.options import HOME, HomeOption, JsonOption
+from dflmoe.cli.site import home_of
+from dflmoe.data.findings import Finding
 from dflmoe.errors import UnsoundError
-from dflmoe.node.doctor import Finding, examined
+from dflmoe.node.doctor import examined
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 

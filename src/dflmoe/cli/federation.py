@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.cli.site import HOME, HomeOption, JsonOption, OutOption, home_of, print_request
+from dflmoe.cli.options import HOME, HomeOption, JsonOption, OutOption
+from dflmoe.cli.site import home_of, print_request
 from dflmoe.errors import FederationError, FingerprintError
 from dflmoe.files import replace_file
 from dflmoe.node.home import Home, as_request, compared, read_limited

@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.options import HOME, HomeOption, JsonOption
+from dflmoe.cli.site import home_of
 from dflmoe.cli.store import store_of
 from dflmoe.errors import FederationError
 from dflmoe.node.agreed import spec_of

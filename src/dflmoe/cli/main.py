@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "pilot": "pilot",
     "demo": "demo",
     "doctor": "doctor",
+    "data": "app",
     "bench": "app",
     "site": "app",
     "federation": "app",

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dflmoe.cli.interrupt import INTERRUPTED, interruptible
-from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.options import HOME, HomeOption, JsonOption
+from dflmoe.cli.site import home_of
 from dflmoe.data.source import SETTINGS
 from dflmoe.errors import OptionError, RunningError, TrainingError
 from dflmoe.node.home import Home, read_limited

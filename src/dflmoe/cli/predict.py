@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dflmoe.cli.options import HOME, HomeOption, JsonOption
 from dflmoe.cli.progress import bar
-from dflmoe.cli.site import HOME, HomeOption, JsonOption, home_of
+from dflmoe.cli.site import home_of
 from dflmoe.errors import MissingExtraError, OptionError
 from dflmoe.files import replace_file
 from dflmoe.model.card import card

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dflmoe.cli.options import HOME, HomeOption, JsonOption, OutOption
 from dflmoe.errors import FederationError
 from dflmoe.files import replace_file
 from dflmoe.node.home import Home
@@ -14,13 +15,6 @@ from dflmoe.security.keys import fingerprint, key_of
 from dflmoe.wire.manifest import Document, now
 
 app = typer.Typer(no_args_is_help=True, help="The name and the keys of this site.")
-
-HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="DFLMOE_HOME", help="Folder of this site.")
-]
-HOME = Path("~/.dflmoe")
-OutOption = Annotated[Path, typer.Option("--out", help="File to write.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
 
 def home_of(folder: Path) -> Home:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dflmoe.cli.site import HOME, HomeOption, home_of
+from dflmoe.cli.options import HOME, HomeOption
+from dflmoe.cli.site import home_of
 from dflmoe.errors import StoreError
 from dflmoe.node.store import STORE, Store
 

@@ -13,6 +13,9 @@ from dflmoe.errors import MissingExtraError
 CELLS = 16
 """An image is embedded as this many by this many block means."""
 
+MAX_BITS, MAX_DISTANCE = 10, 0.05
+"""What near copies are; ``near_duplicates`` has the component sizes that these thresholds give."""
+
 CHUNK = 1000
 """Images whose neighbours are looked for at a time."""
 

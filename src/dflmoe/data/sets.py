@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.data.duplicates import near_duplicates
+from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
 from dflmoe.data.rows import (
     Arrays,
     Rows,
@@ -29,9 +29,6 @@ HEART_RATE = (70.0, 15.0)  # centre and scale, beats a minute
 BEATS = (0.9, 0.2)  # centre and scale, seconds between beats
 CLIP = 5.0
 """Series are cut at this many scales from their centre."""
-
-MAX_BITS, MAX_DISTANCE = 10, 0.05
-"""What near copies are; `duplicates` has the component sizes that these thresholds give."""
 
 FACTORS = (2, 4, 8)
 TILE = 48

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
 from dflmoe.core.site import CrossFit
+from dflmoe.errors import SiteError
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,17 @@ def repeated_splits(
 def fold_of(
     y: NDArray[np.int64], patient: NDArray[np.int64], folds: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the fold of each row, stratified by class, patients undivided."""
+    """Return the fold of each row, stratified by class, patients undivided.
+
+    Raises:
+        SiteError: There are fewer patients than folds, or fewer rows of every class.
+    """
+    people, most = len(np.unique(patient)), int(np.bincount(y).max(initial=0))
+    if min(people, most) < folds:
+        raise SiteError(
+            f"rows of {people} patients, at most {most} of one class, cannot be divided into "
+            f"{folds} parts; add patients, or ask for fewer parts"
+        )
     state = int(rng.integers(2**31))
     grouped = len(np.unique(patient)) < len(patient)
     kind = StratifiedGroupKFold if grouped else StratifiedKFold

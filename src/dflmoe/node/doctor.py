@@ -10,12 +10,10 @@ import shutil
 import socket
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import grpc
 import numpy as np
@@ -23,8 +21,8 @@ import torch
 
 from dflmoe.core.algorithm import run_round
 from dflmoe.core.site import LEADING, CrossFit, Lent, SiteData
+from dflmoe.data.findings import Finding, Verdict, duplicates, enough, features
 from dflmoe.data.source import SETTINGS
-from dflmoe.data.study import SiteRows
 from dflmoe.errors import DflmoeError, ExchangeError, RunningError
 from dflmoe.metrics.resampling import auc_samples
 from dflmoe.node.agreed import method_of, network_of, spec_of
@@ -39,30 +37,12 @@ from dflmoe.node.store import STORE, Store
 from dflmoe.security.charter import Charter
 from dflmoe.security.roster import Member, Roster
 from dflmoe.types import generator
-from dflmoe.wire.manifest import Document, band, now
+from dflmoe.wire.manifest import now
 from dflmoe.wire.payload import decode, digest, encode
-
-Verdict = Literal["ok", "warning", "failed"]
 
 SOON, SKEW = timedelta(days=14), timedelta(minutes=5)
 ROOM_BYTES, MEMORY_BYTES = 2**30, 2**30
 TRIAL_ROWS = 60
-
-
-class Finding(Document):
-    """What a check found.
-
-    Attributes:
-        check: What was looked at.
-        verdict: Whether a node can run like that, and well.
-        found: In a sentence.
-        fix: What to do; empty where nothing is to be done.
-    """
-
-    check: str
-    verdict: Verdict
-    found: str
-    fix: str = ""
 
 
 def examined(home: Home, *, trial: bool = True) -> Iterator[Finding]:
@@ -290,50 +270,11 @@ def _rows(home: Home, settings: Settings) -> Iterator[Finding]:
             fix="say where the rows are",
         )
         return
-    charter = home.charter
-    rows = rows_of(charter, settings.data, home.site.name)
-    counts = np.bincount(rows.y, minlength=len(charter.classes))
-    classes = ", ".join(f"{n} {c}" for c, n in zip(charter.classes, counts, strict=True))
-    people = len(np.unique(rows.patient))
-    found = f"{len(rows.y)} rows (told as {band(len(rows.y))}) of {people} patients: {classes}"
-    learnt = len(rows.y) * (1 - 1 / settings.data.test_folds)
-    if learnt < charter.min_rows:
-        yield Finding(
-            check="rows",
-            verdict="warning",
-            found=f"{found}; the charter lets no head of fewer than {charter.min_rows} be lent",
-            fix="add rows; until then this site borrows and lends nothing",
-        )
-    else:
-        yield Finding(check="rows", verdict="ok", found=found)
-    twins = _twins(rows)
-    yield Finding(
-        check="duplicates",
-        verdict="warning" if twins else "ok",
-        found=f"{twins} rows are the same as a row of another patient",
-        fix="remove copies, or name their patient once; a copy can be trained and tested on"
-        if twins
-        else "",
-    )
-    flat = rows.seen.reshape(len(rows.x), -1)
-    constant = int((flat == flat[:1]).all(0).sum())
-    if constant == flat.shape[1]:
-        yield Finding(
-            check="features", verdict="failed", found="all rows are the same", fix="export again"
-        )
-    else:
-        missing = float(np.isnan(flat).mean())
-        found = f"{flat.shape[1]} numbers a row, {constant} of them constant, {missing:.0%} missing"
-        yield Finding(check="features", verdict="ok", found=found)
-
-
-def _twins(rows: SiteRows) -> int:
-    """Return how many rows are the same, feature by feature, as a row of another patient."""
-    seen: dict[bytes, set[int]] = {}
-    for x, patient in zip(rows.seen, rows.patient, strict=True):
-        seen.setdefault(x.tobytes(), set()).add(int(patient))
-    spread = Counter(len(people) for people in seen.values() if len(people) > 1)
-    return sum(size * count for size, count in spread.items())
+    charter, where = home.charter, settings.data
+    rows = rows_of(charter, where, home.site.name)
+    yield enough(rows, charter.classes, test_folds=where.test_folds, min_rows=charter.min_rows)
+    yield duplicates(rows)
+    yield features(rows)
 
 
 def _dummy(charter: Charter) -> Iterator[Finding]:
