@@ -47,8 +47,12 @@ def embedded_study() -> Study:
         return read_with_schema(path / "heart_disease.csv", schema)
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, *, as_text: bool = False) -> pd.DataFrame:
     """Read a CSV or Parquet file.
+
+    Args:
+        path: The file.
+        as_text: Leave what stands in a CSV file as it is; ``007`` is no number then.
 
     Raises:
         DataFileError: The file is missing, unreadable, empty, or of another kind.
@@ -59,7 +63,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in {".parquet", ".pq"}:
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, skipinitialspace=True)
+            frame = pd.read_csv(path, skipinitialspace=True, dtype=str if as_text else None)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataFileError(f"data file {path} cannot be read as a table: {reason}") from error

@@ -22,7 +22,6 @@ from dflmoe.data.formats.decoding import MAX_PIXELS, decoding
 from dflmoe.data.source import Source
 from dflmoe.errors import DataFileError
 
-
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it speaks of damage, and so do we
 
 
