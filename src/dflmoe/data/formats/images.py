@@ -8,7 +8,8 @@ nobody knows what is behind it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,8 +126,22 @@ class Images:
         return Part(at, (kind.channels, height, width), what)
 
 
-def _opened(file: Path) -> Image.Image:
-    return Image.open(file, formats=("PNG", "JPEG", "TIFF"))
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open a picture, from a stream: from a name, Pillow garbles plain TIFF that lie on a side.
+
+    Raises:
+        DataFileError: It claims to be larger than any.
+    """
+    with file.open("rb") as stream:
+        try:
+            image = Image.open(stream, formats=("PNG", "JPEG", "TIFF"))
+        except Image.DecompressionBombError as error:
+            raise DataFileError(
+                f"{file} claims to be larger than any picture; move it away"
+            ) from error
+        with image:
+            yield image
 
 
 def _tag(image: Image.Image, number: int, default: int) -> int:
