@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from dflmoe.baselines.alone import alone
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.core.site import CrossFit, SiteData
+from dflmoe.core.streaming import with_more
+from dflmoe.data.shaping import shrunk
 from dflmoe.node.agreed import method_of, training_of
 from dflmoe.node.baseline import Baseline
 from dflmoe.node.node import ALONE
@@ -73,16 +75,17 @@ def predict(
     state = state_of(serving)
     chance = torch.Generator()
     chance.set_state(state.params["chance"]["state"])
-    data = _with(had.data, x)
-    local = LocalOnly(had.network, training_of(charter))
+    network, new = with_more(had.network, torch.from_numpy(np.nan_to_num(x, nan=0.0)))
+    data = _with(had.data, new, x)
+    local = LocalOnly(network, training_of(charter))
     said, _, _ = alone(state.site, data, local, seed=seed, purpose=ALONE)
     data = replace(data, alone=said)
-    method = method_of(charter, had.network)
+    method = method_of(charter, network)
     state, outcome = method.absorb(state, [], data, chance)
-    new = slice(len(had.data.y), None)
+    these = slice(len(had.data.y), None)
 
     def probs(log_probs: torch.Tensor) -> Floats:
-        found: Floats = log_probs[0, new].double().exp().numpy()
+        found: Floats = log_probs[0, these].double().exp().numpy()
         return found
 
     return Predicted(
@@ -94,16 +97,25 @@ def predict(
     )
 
 
-def _with(data: SiteData, x: NDArray[np.float32]) -> SiteData:
-    """Return a site's rows and new ones, from which nothing is learnt."""
+def _with(data: SiteData, new: torch.Tensor, x: NDArray[np.float32]) -> SiteData:
+    """Return a site's rows and new ones, from which nothing is learnt.
+
+    Args:
+        data: The site's own rows.
+        new: The new ones, as its network takes them.
+        x: The same as they are.
+    """
     count, last = len(x), int(data.group.max())
-    new = torch.from_numpy(np.nan_to_num(x, nan=0.0))[None].to(data.x.dtype)
     fold = torch.full((1, count), -1, dtype=data.crossfit.fold.dtype)
+    small = data.small
+    if small is not None:
+        small = torch.cat([small, torch.from_numpy(np.stack([shrunk(row) for row in x]))])
     return replace(
         data,
-        x=torch.cat([data.x, new.expand(len(data.x), *new.shape[1:])], dim=1),
+        x=torch.cat([data.x, new.to(data.x.dtype).expand(len(data.x), *new.shape)], dim=1),
         y=torch.cat([data.y, torch.zeros(count, dtype=data.y.dtype)]),
         crossfit=CrossFit(torch.cat([data.crossfit.fold, fold], dim=1)),
         group=torch.cat([data.group, last + 1 + torch.arange(count)]),
         alone=None,
+        small=small,
     )
