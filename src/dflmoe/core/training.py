@@ -169,6 +169,8 @@ def cross_fit(
     folds = data.crossfit
     per_model = int(folds.learns.sum(2).max()) * data.x[0, 0].numel()
     at_once = max(1, plan.memory // (per_model * folds.fits))
+    if data.x.dim() == 2:  # noqa: PLR2004 - no more than the numbers of rows: those are large
+        at_once = 1
     jobs = [(s, d) for s in range(folds.splits) for d in range(len(plan.weight_decays))]
     done = [
         _fit_jobs(

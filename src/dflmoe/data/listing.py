@@ -1,21 +1,16 @@
 """The rows of a folder of files: which there are, whose, and what they show; nothing is decoded."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
-
-from dflmoe.data.formats import FORMS, Format, Part, files_in, form_of, format_of, suffix_of
+from dflmoe.data.formats import FORMS, Format, Part, files_in, form_of, format_of
+from dflmoe.data.labels import Line, labels_of
 from dflmoe.data.source import Source
-from dflmoe.data.tables import read_frame
 from dflmoe.errors import ColumnError, DataFileError, LabelError
 
 Step = Callable[[int, int], None]
 """Told how many files of how many were looked at, for a progress bar."""
-
-Labels = Mapping[str, Mapping[str, str]]
-"""Columns of a label table by file: relative path, name, and name without its ending."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Listing:
 
 def named(file: Path, root: Path) -> str:
     """Return the name of a file within a folder."""
-    return str(file.relative_to(root)) if file != root else file.name
+    return file.relative_to(root).as_posix() if file != root else file.name
 
 
 def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: None) -> Listing:
@@ -81,20 +76,15 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
 
     Raises:
         DataFileError: There is nothing to read, or a file cannot be read and none may be left out.
-        ColumnError: The label table lacks a column.
+        ColumnError: The label table lacks a column, or is not clear about a file.
         LabelError: A file has no label, or a label no file.
         SettingsError: Settings of the format contradict others.
         MissingExtraError: The library for the format is not installed.
     """
     format_ = format_of(source)
     where = source.where
-    if not where.exists():
-        raise DataFileError(f"{where} is not there; check path in [data]")
-    root = where if where.is_dir() else where.parent
-    files = [f for f in (files_in(where) if where.is_dir() else [where]) if format_.belongs(f)]
-    if not files:
-        raise DataFileError(f"{where} holds no {form_of(source)} files; check path and form")
-    table = _labels(source) if source.labels is not None and labelled else None
+    root, files = _files(source, format_)
+    table = labels_of(source, files, root) if source.labels is not None and labelled else None
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     for number, file in enumerate(files):
@@ -106,24 +96,10 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
                 raise DataFileError(f"{error}; or go on without it: --skip-unreadable") from error
             left_out[named(file, root)] = str(error)
             continue
-        said = {} if table is None else _said(table, file, root)
-        if table is not None and parts and not said:
-            raise LabelError(
-                f"{source.labels} has no label for {named(file, root)}; add one, or move the file"
-            )
-        folder = file.parent.name if table is None and file.parent != root else ""
-        for part in parts:
-            label = said.get("label") or part.label or folder
-            if labelled and not label:
-                raise LabelError(
-                    f"{named(file, root)} has no label; name a table of labels with labels in "
-                    f"[data], or put the files of each class into a folder of its name"
-                )
-            patient = said.get("patient") or part.patient
-            rows.append(Row(file, part, label, patient, said.get("site", "")))
+        if parts:
+            said = _said(file, root, table, source)
+            rows.extend(_row(file, part, said, root, labelled=labelled) for part in parts)
     step(len(files), len(files))
-    if table is not None:
-        _all_there(table, files, root, source)
     if not rows:
         raise DataFileError(f"{where} holds no rows that can be read; run: dflmoe data check")
     if labelled and table is None and len({bool(r.part.label) for r in rows}) > 1:
@@ -132,81 +108,69 @@ def listed(source: Source, *, labelled: bool = True, step: Step = lambda *_: Non
             f"{named(silent, root)} does not say what it shows, and other files do; add what says "
             f"it, or move the file away"
         )
-    if labelled and any(r.patient for r in rows) and not all(r.patient for r in rows):
-        nobody = next(r.file for r in rows if not r.patient)
-        raise ColumnError(
-            f"{named(nobody, root)} names no patient and other files do; "
-            f"name one in the table of labels, so that no patient is divided"
-        )
+    if labelled:
+        _every_patient_or_none(rows, root)
     return Listing(root, format_, tuple(rows), left_out)
 
 
-def _labels(source: Source) -> dict[str, dict[str, str]]:
-    """Return what a label table says of each file, by the file's name as it stands there.
+def _files(source: Source, format_: Format) -> tuple[Path, list[Path]]:
+    """Return the folder that names are relative to, and the files of a format in it.
 
     Raises:
-        DataFileError: It cannot be read.
-        ColumnError: A column is missing, or a file is named twice.
-        LabelError: A label is missing.
+        DataFileError: There is none.
     """
-    path = source.labels
-    if path is None:
-        return {}
-    frame = read_frame(path)
-    roles = {"label": source.label, "patient": source.patient, "site": source.site}
-    asked = {role: column for role, column in roles.items() if column is not None}
-    for column in (source.file, *asked.values()):
-        if column not in frame.columns:
-            raise ColumnError(
-                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns[:12]))}"
-            )
-    names = frame[source.file].astype(str).str.replace("\\", "/").str.removeprefix("./")
-    twice = names[names.duplicated()]
-    if len(twice):
-        raise ColumnError(f"{path} names {twice.iloc[0]!r} twice; leave one line of it")
-    for role, column in asked.items():
-        empty = frame[column].isna()
-        if empty.any():
-            kind = LabelError if role == "label" else ColumnError
-            raise kind(
-                f"{path} has no {role} for {names[empty].iloc[0]!r} ({int(empty.sum())} lines in "
-                f"all); fill column {column!r} or remove the lines"
-            )
-    columns = {role: _texts(frame[column]) for role, column in asked.items()}
-    return {
-        name: {role: texts[k] for role, texts in columns.items()} for k, name in enumerate(names)
-    }
+    where = source.where
+    if not where.exists():
+        raise DataFileError(f"{where} is not there; check path in [data]")
+    every = files_in(where) if where.is_dir() else [where]
+    files = [file for file in every if format_.belongs(file)]
+    if not files:
+        raise DataFileError(f"{where} holds no {form_of(source)} files; check path and form")
+    return (where if where.is_dir() else where.parent), files
 
 
-def _texts(column: "pd.Series") -> list[str]:
-    """Return a column as text, whole numbers without a point."""
-    whole = pd.api.types.is_float_dtype(column) and bool((column % 1 == 0).all())
-    return [str(value).strip() for value in (column.astype("int64") if whole else column)]
-
-
-def _keys(file: Path, root: Path) -> tuple[str, str, str]:
-    """Return the ways in which a table may name a file."""
-    return named(file, root), file.name, file.name[: -len(suffix_of(file)) or None]
-
-
-def _said(table: Labels, file: Path, root: Path) -> Mapping[str, str]:
-    """Return what a label table says of a file; nothing if it does not name it."""
-    return next((table[key] for key in _keys(file, root) if key in table), {})
-
-
-def _all_there(table: Labels, files: Iterable[Path], root: Path, source: Source) -> None:
-    """Check that every file that has a label is there.
+def _said(file: Path, root: Path, table: Mapping[Path, Line] | None, source: Source) -> Line:
+    """Return what is said of a file by a table, or by the folder of a class that it lies in.
 
     Raises:
-        LabelError: One is not.
+        LabelError: The table says nothing of it.
     """
-    there = {key for file in files for key in _keys(file, root)}
-    gone = [name for name in table if name not in there]
-    if gone and not source.skip_unreadable:
+    if table is None:
+        inside = file.relative_to(root).parts
+        return {"folder": inside[0]} if len(inside) > 1 else {}
+    if file not in table:
         raise LabelError(
-            f"{source.labels} names {gone[0]!r} ({len(gone)} such lines in all), and there is no "
-            f"such file in {root}; check column {source.file!r}, or go on without: "
-            f"--skip-unreadable"
+            f"{source.labels} has no label for {named(file, root)}; add one, or move the file"
+        )
+    return table[file]
+
+
+def _row(file: Path, part: Part, said: Line, root: Path, *, labelled: bool) -> Row:
+    """Return a row with its label.
+
+    Raises:
+        LabelError: Nobody says what it shows.
+    """
+    label = said.get("label") or part.label or said.get("folder", "")
+    if labelled and not label:
+        raise LabelError(
+            f"{named(file, root)} has no label; name a table of labels with labels in "
+            f"[data], or put the files of each class into a folder of its name"
+        )
+    return Row(file, part, label, said.get("patient") or part.patient, said.get("site", ""))
+
+
+def _every_patient_or_none(rows: Sequence[Row], root: Path) -> None:
+    """Check that no patient might be divided because only some are known.
+
+    Raises:
+        ColumnError: They are.
+    """
+    nobody = [row for row in rows if not row.patient]
+    if nobody and len(nobody) < len(rows):
+        raise ColumnError(
+            f"{named(nobody[0].file, root)} names no patient ({len(nobody)} rows in all) and "
+            f"others do; name one in the table of labels, so that no patient is divided"
         )
 
 
@@ -216,17 +180,17 @@ def agreeing(listing: Listing, source: Source) -> tuple[int, ...]:
     Raises:
         DataFileError: Rows are of different kinds or shapes, and the settings say nothing of it.
     """
+    _of_one_kind(listing, source)
     first = listing.rows[0]
-    whats = {row.part.what: row.file for row in reversed(listing.rows)}
-    if len(whats) > 1 and source.channels is None:
-        (one, at), (other, there) = list(whats.items())[:2]
-        raise DataFileError(
-            f"{named(at, listing.root)} holds {one} and {named(there, listing.root)} {other}; "
-            f"all rows must be of one kind: move the others away, or say channels in [data], or in "
-            f"[data.edf] for recordings"
-        )
     channels, *places = first.part.shape
-    channels = source.channels or channels
+    if source.channels is not None:
+        odd = next((r for r in listing.rows if r.part.shape[0] not in COLOURS), None)
+        if odd is not None:
+            raise DataFileError(
+                f"{named(odd.file, listing.root)} has {odd.part.shape[0]} channels, which are "
+                f"neither grey nor colour; leave out channels in [data]"
+            )
+        channels = source.channels
     if source.size:
         if len(source.size) != len(places):
             raise DataFileError(
@@ -242,6 +206,40 @@ def agreeing(listing: Listing, source: Source) -> tuple[int, ...]:
                 f"bring all to one size with size in [data]"
             )
     return (channels, *places)
+
+
+COLOURS = (1, 3)
+"""Channels that can be turned into each other: grey and colour."""
+
+
+def _of_one_kind(listing: Listing, source: Source) -> None:
+    """Check that all rows are of one kind, and of as many channels unless the settings say how.
+
+    Raises:
+        DataFileError: They are not.
+    """
+    kinds: dict[tuple[str, int], Row] = {}
+    for row in listing.rows:
+        what, channels = row.part.what, row.part.shape[0]
+        mended = source.channels is not None
+        kinds.setdefault((_colourless(what), 0) if mended else (what, channels), row)
+    if len(kinds) == 1:
+        return
+    one, other = list(kinds.values())[:2]
+    whats = [one.part.what, other.part.what]
+    if whats[0] == whats[1]:
+        whats = [f"{row.part.what} of {row.part.shape[0]} channels" for row in (one, other)]
+    remedy = "move the others away"
+    if _colourless(one.part.what) == _colourless(other.part.what):
+        remedy += ", or say channels in [data]"
+    raise DataFileError(
+        f"{named(one.file, listing.root)} holds {whats[0]} and "
+        f"{named(other.file, listing.root)} {whats[1]}; all rows must be of one kind: {remedy}"
+    )
+
+
+def _colourless(what: str) -> str:
+    return what.replace("grey ", "").replace("colour ", "")
 
 
 def _by(places: Sequence[int]) -> str:

@@ -13,7 +13,8 @@ from dflmoe.data.formats import Format, Part, files_in, form_of, format_of
 from dflmoe.data.listing import Listing, Step, listed, named
 from dflmoe.data.looked import SIDE, Kind, Looked, Measured, measured, several
 from dflmoe.data.reading import coded
-from dflmoe.data.reads import Reads, resized
+from dflmoe.data.reads import Reads
+from dflmoe.data.shaping import resized
 from dflmoe.data.source import Source
 from dflmoe.data.study import SiteRows
 from dflmoe.errors import ColumnError, DataFileError, LabelError

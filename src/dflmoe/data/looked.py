@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.findings import Finding, found
-from dflmoe.data.reads import THUMBNAIL, resized, shrunk
 from dflmoe.data.schema import Schema
+from dflmoe.data.shaping import THUMBNAIL, resized, shrunk
 from dflmoe.data.study import SiteRows
 
 if TYPE_CHECKING:

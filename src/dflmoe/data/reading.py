@@ -1,7 +1,8 @@
 """From where a site says that its rows are to rows that can be learnt from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dflmoe.core.streaming import Make
 from dflmoe.data.arrays import joined, read_arrays
 from dflmoe.data.formats import form_of
-from dflmoe.data.listing import Listing, Step, listed
-from dflmoe.data.reads import Reads, shrunk
+from dflmoe.data.listing import Listing, Step, listed, named
+from dflmoe.data.reads import Reads
 from dflmoe.data.schema import Schema
+from dflmoe.data.shaping import shrunk
 from dflmoe.data.source import Source, read_settings
 from dflmoe.data.study import SiteRows, Streamed, Study
 from dflmoe.data.tables import Roles, frame_of, read_table, read_with_schema
@@ -103,7 +106,10 @@ def rows_of(source: Source, *, classes: tuple[str, ...] = (), step: Step = lambd
 
 
 def coded(listing: Listing, classes: tuple[str, ...], source: Source) -> NDArray[np.int64]:
-    """Return the class of each row by its place among the names; numbers 0 to C-1 do as well.
+    """Return the class of each row by its place among the names.
+
+    A site may call the classes otherwise (``classes`` in its settings, in the same order), and
+    numbers 0 to C-1 do as well where no class is called by a number.
 
     Raises:
         LabelError: A label is none of them, or there are too few or too many.
@@ -113,15 +119,35 @@ def coded(listing: Listing, classes: tuple[str, ...], source: Source) -> NDArray
             f"{source.path} has {len(classes)} classes ({', '.join(classes[:3])}); a model needs "
             f"two or more, and a label that differs from row to row is none"
         )
-    places = {name: k for k, name in enumerate(classes)}
-    places = {str(k): k for k in range(len(classes))} | places
+    here = _called_here(classes, source)
+    places = {name: k for k, name in enumerate(here)}
+    if not any(name.isdigit() for name in here):
+        places |= {str(k): k for k in range(len(here))}
     for row in listing.rows:
         if row.label not in places:
             raise LabelError(
-                f"{row.file.name} is labelled {row.label!r}, which is none of the classes "
-                f"{', '.join(classes)}; mend the label, or name the classes with classes in [data]"
+                f"{named(row.file, listing.root)} is labelled {row.label!r}, which is none of the "
+                f"classes {', '.join(here)}; mend the label, or say with classes in [data] what "
+                f"they are called here, in this order"
             )
     return np.array([places[row.label] for row in listing.rows], dtype=np.int64)
+
+
+def _called_here(classes: tuple[str, ...], source: Source) -> tuple[str, ...]:
+    """Return what a site calls the classes, in their order.
+
+    Raises:
+        LabelError: It names others than there are, or the same in another order.
+    """
+    own = source.classes
+    if not own or set(own) == set(classes):
+        return classes
+    if len(own) != len(classes) or set(own) & set(classes):
+        raise LabelError(
+            f"classes in [data] are {', '.join(own)}, and all sites agreed on "
+            f"{', '.join(classes)}; leave them out, or give each another name in this order"
+        )
+    return own
 
 
 # --- a pilot of several sources ---
@@ -131,32 +157,36 @@ class Several:
     """The rows of several sources by one count of numbers (``core.streaming.Rows``)."""
 
     def __init__(self, parts: Sequence[Reads]) -> None:
-        """Put them one after the other."""
+        """Put them one after the other; they must be of one shape."""
         self._parts = parts
         self._first = np.cumsum([0, *(len(part) for part in parts)])
-        self._room: dict[str, tuple[Tensor, Tensor] | None] = {}
+        self.shape = parts[0].shape
 
     def __call__(self, numbers: Tensor) -> Tensor:
         """See ``core.streaming.Rows``."""
-        of = np.searchsorted(self._first, numbers.numpy(), side="right") - 1
-        rows = [
-            self._parts[part](torch.tensor([int(k) - int(self._first[part])]))
-            for part, k in zip(of, numbers.tolist(), strict=True)
-        ]
-        return torch.cat(rows)
+        rows = torch.empty(len(numbers), *self.shape, device="cpu")
+        for part, first, here in self._dealt(numbers):
+            rows[here] = part(numbers[here] - first)
+        return rows
 
-    def keep(self, made_by: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-        """See ``core.streaming.Rows``: in memory, as each source allows for its own rows."""
-        if made_by not in self._room:
-            parts = [part.keep(made_by, shape) for part in self._parts]
-            kept = [part for part in parts if part is not None]
-            whole = len(kept) == len(parts)
-            self._room[made_by] = (
-                (torch.cat([k for k, _ in kept]), torch.cat([t for _, t in kept]))
-                if whole
-                else None
-            )
-        return self._room[made_by]
+    def keep(self, made_by: str, shape: tuple[int, ...], numbers: Tensor, make: Make) -> Tensor:
+        """See ``core.streaming.Rows``: each source keeps what is made of its own rows."""
+        known = torch.empty(len(numbers), *shape, device="cpu")
+        for part, first, here in self._dealt(numbers):
+            make_here = partial(_shifted, make, first)
+            known[here] = part.keep(made_by, shape, numbers[here] - first, make_here).to(known)
+        return known
+
+    def _dealt(self, numbers: Tensor) -> Iterator[tuple[Reads, int, Tensor]]:
+        """Return each source that is meant with its first number, and which of the rows it has."""
+        for part, first in zip(self._parts, self._first.tolist(), strict=False):
+            here = (numbers >= first) & (numbers < first + len(part))
+            if here.any():
+                yield part, first, here
+
+
+def _shifted(make: Make, first: int, numbers: Tensor) -> Tensor:
+    return make(numbers + first)
 
 
 def study_at(

@@ -4,34 +4,39 @@ import hashlib
 import logging
 import math
 import threading
+from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dflmoe.core.streaming import AT_ONCE, Make
+from dflmoe.data.kept import Kept
 from dflmoe.data.listing import Listing, Step, agreeing
-from dflmoe.data.source import Source, Transform
-from dflmoe.errors import DataFileError, MissingExtraError, OutputError, SettingsError
+from dflmoe.data.shaping import resized, shrunk, small_places, with_channels
+from dflmoe.data.source import Source
+from dflmoe.data.transforms import Transforms
+from dflmoe.errors import DataFileError, OutputError
 
 logger = logging.getLogger(__name__)
 
-THUMBNAIL = 16
-"""Pixels a side of what stands for an image where all are looked at at once."""
+Seen = NDArray[np.float32]
 
 
 class Reads:
-    """The rows of a listing by their numbers, decoded whenever they are asked for.
+    """The rows of a listing by their numbers (``core.streaming.Rows``).
+
+    Rows are decoded whenever they are asked for, unless they are in memory or in the cache.
 
     Attributes:
         listing: Which rows there are.
         source: What is made of them.
         shape: Of each row, ``[channel, height, width]`` or ``[channel, time]``.
+        streams: Whether all rows would take more memory than the settings allow.
     """
 
     def __init__(self, listing: Listing, source: Source) -> None:
@@ -44,40 +49,36 @@ class Reads:
         """
         self.listing, self.source = listing, source
         self.shape = agreeing(listing, source)
-        self._transforms = [(one.name, made(one)) for one in source.transforms]
+        self.streams = not self._fits((len(self), *self.shape))
+        self._transforms = Transforms(source)
         self._lock = threading.Lock()
-        self._features: dict[str, tuple[Tensor, Tensor] | None] = {}
-        self._small: NDArray[np.float32] | None = None
+        self._features: dict[str, Kept | None] = {}
+        self._decoded: tuple[Kept, list[int]] | None = None
+        self._seen: Seen | None = None
+        self._stood_for: set[int] = set()
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.listing.rows)
 
-    @property
-    def streams(self) -> bool:
-        """Whether all rows would take more memory than the settings allow."""
-        return 4 * len(self) * math.prod(self.shape) > self.source.memory_mb * 2**20
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return 4 * math.prod(shape) <= self.source.memory_mb * 2**20
 
-    def row(self, number: int) -> NDArray[np.float32]:
-        """Return one row, in -1..1.
+    def row(self, number: int) -> Seen:
+        """Return one row, in -1..1, decoded from its file.
 
         Raises:
             DataFileError: It cannot be decoded, or holds numbers that are not finite.
             SettingsError: A transform cannot be used on it.
         """
-        one = self.listing.rows[number]
-        values = self.listing.format.read(one.file, one.part.at)
-        for name, transform in self._transforms:
-            try:
-                values = np.asarray(transform(values), dtype=np.float32)
-            except (ValueError, RuntimeError, TypeError, IndexError) as error:
-                raise SettingsError(
-                    f"transform {name} cannot be used on {self.listing.named(number)}: {error}; "
-                    f"mend transforms in [data]"
-                ) from error
+        one, name = self.listing.rows[number], self.listing.named(number)
+        values = self._transforms(self.listing.format.read(one.file, one.part.at), name)
         if not np.isfinite(values).all():
-            raise DataFileError(f"{self.listing.named(number)} holds NaN or infinite numbers")
-        values = with_channels(values, self.shape[0])
+            raise DataFileError(f"{name} holds NaN or infinite numbers; export it again")
+        try:
+            values = with_channels(values, self.shape[0])
+        except ValueError as error:
+            raise DataFileError(f"{name} does not fit: {error}; mend channels in [data]") from error
         extent = self.source.range or self.listing.format.extent
         low, high = extent or (float(values.min()), float(values.max()))
         scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 2 - 1
@@ -89,18 +90,41 @@ class Reads:
         A row that could be read when all were looked at and cannot be any more, as its disk has
         gone, is stood for by its small picture: one file never ends a run that has begun.
         """
-        return torch.from_numpy(np.stack([self._row_or_small(k) for k in numbers.tolist()]))
+        rows = np.empty((len(numbers), *self.shape), dtype=np.float32)
+        for place, number in enumerate(numbers.tolist()):
+            rows[place] = self._ready(number)
+        return torch.from_numpy(rows)
 
-    def _row_or_small(self, number: int) -> NDArray[np.float32]:
+    def _ready(self, number: int) -> Seen:
+        if self._seen is not None and not self.streams:
+            return np.asarray(self._seen[number])
         try:
-            return self.row(number)
+            row = self._from_cache_or_file(number)
         except DataFileError as error:
-            if self._small is None:
+            if self._seen is None:
                 raise
-            logger.warning("%s; its small picture stands for it", error)
-            return resized(self._small[number], self.shape[1:])
+            if number not in self._stood_for:
+                logger.warning("%s; its small picture stands for it", error)
+                self._stood_for.add(number)
+            return resized(self._seen[number], self.shape[1:])
+        self._stood_for.discard(number)
+        return row
 
-    def looked_at(self, step: Step) -> tuple["Reads", NDArray[np.float32]]:
+    def _from_cache_or_file(self, number: int) -> Seen:
+        """Return one row, decoded if it has not been before.
+
+        Raises:
+            DataFileError: See ``row``.
+        """
+        if self._decoded is None:
+            return self.row(number)
+        decoded, places = self._decoded
+        if not decoded.there[places[number]]:
+            decoded.values[places[number]] = torch.from_numpy(self.row(number))
+            decoded.there[places[number]] = True
+        return np.asarray(decoded.values[places[number]].numpy())
+
+    def looked_at(self, step: Step) -> tuple["Reads", Seen]:
         """Decode every row once.
 
         Args:
@@ -108,19 +132,23 @@ class Reads:
 
         Returns:
             The rows that can be read, and what there is of them in memory: all, or where that
-            would be too much no more than ``THUMBNAIL`` places a side.
+            would be too much no more than a few places a side.
 
         Raises:
             DataFileError: A row cannot be read, and none may be left out.
+            OutputError: The cache cannot be written.
         """
         streams = self.streams
+        if self.source.cache is not None:
+            rows = Kept.on_disk(self._cache("rows"), (len(self), *self.shape))
+            self._decoded = rows, list(range(len(self)))
         shape = (self.shape[0], *small_places(self.shape[1:])) if streams else self.shape
         values = np.empty((len(self), *shape), dtype=np.float32)
         left_out: dict[int, str] = {}
         for number in range(len(self)):
             step(number, len(self))
             try:
-                row = self.row(number)
+                row = self._from_cache_or_file(number)
             except DataFileError as error:
                 if not self.source.skip_unreadable:
                     raise DataFileError(f"{error}; or go on without: --skip-unreadable") from error
@@ -128,131 +156,79 @@ class Reads:
                 continue
             values[number] = shrunk(row) if streams else row
         step(len(self), len(self))
+        return self._without(left_out, values)
+
+    def _without(self, left_out: dict[int, str], values: Seen) -> tuple["Reads", Seen]:
+        """Return the rows that can be read.
+
+        Raises:
+            DataFileError: There is none.
+        """
         good = [number for number in range(len(self)) if number not in left_out]
         if not good:
             raise DataFileError(f"no row of {self.source.path} can be decoded; export them again")
         names = {self.listing.named(number): why for number, why in left_out.items()}
         kept = Reads(self.listing.only(good, names), self.source)
-        values = values if len(good) == len(self) else values[good]
-        if streams:
-            kept._small = values
-        return kept, values
+        kept.streams = self.streams
+        kept._seen = values[good] if left_out else values
+        if self._decoded is not None:
+            kept._decoded = self._decoded[0], good
+            kept.key = _hashed([self.key, *map(str, left_out)])
+        return kept, kept._seen
 
-    def keep(self, made_by: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-        """See ``core.streaming.Rows``: in memory, or in the cache where one is named."""
+    def keep(self, made_by: str, shape: tuple[int, ...], numbers: Tensor, make: Make) -> Tensor:
+        """See ``core.streaming.Rows``: in memory, or in the cache where one is named.
+
+        What was made of a small picture that stands for its row is made again next time.
+        """
         with self._lock:
             if made_by not in self._features:
-                self._features[made_by] = self._room(made_by, shape)
-            return self._features[made_by]
+                self._features[made_by] = self._room(made_by, (len(self), *shape))
+            kept = self._features[made_by]
+        if kept is None:
+            return torch.cat([make(some) for some in numbers.split(AT_ONCE)])
+        missing = numbers[~kept.there[numbers]].unique()
+        for some in missing.split(AT_ONCE) if len(missing) else ():
+            kept.values[some] = make(some).to(kept.values)
+            kept.there[some] = torch.tensor([n not in self._stood_for for n in some.tolist()])
+        return kept.values[numbers]
 
-    def _room(self, made_by: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-        whole = (len(self), *shape)
+    def _room(self, made_by: str, shape: tuple[int, ...]) -> Kept | None:
+        """Return where features are kept; nowhere if there is not enough memory."""
         if self.source.cache is not None:
-            return self._cached(f"features-{made_by}", whole)
-        if 4 * math.prod(whole) > self.source.memory_mb * 2**20:
-            return None
-        return torch.zeros(whole), torch.zeros(len(self), dtype=torch.bool)
+            try:
+                return Kept.on_disk(self._cache(f"features-{made_by}"), shape)
+            except OutputError as error:  # a run that has begun goes on
+                logger.warning("%s; features stay in memory until then", error)
+        return Kept.in_memory(shape) if self._fits(shape) else None
 
-    def _cached(self, what: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Return arrays in the cache, of these very files read in this very way."""
+    def _cache(self, what: str) -> Path:
         if self.source.cache is None:
             raise ValueError("no cache is named")
-        where = self.source.cache / self.key / what
-        return on_disk(where, shape, np.float32), on_disk(
-            where.with_name(f"{what}.there"), shape[:1], np.bool_
-        )
+        return self.source.cache / self.key / what
 
     @cached_property
     def key(self) -> str:
-        """What these rows are known by: the contents of the files, and what is made of them."""
+        """What these rows are known by: the contents of the files, and what is made of them.
+
+        Raises:
+            DataFileError: A file cannot be read, and none may be left out.
+        """
         made = {"form", "size", "channels", "range", "transforms", "dicom", "nifti", "edf"}
-        digest = hashlib.sha256(self.source.model_dump_json(include=made).encode())
-        digest.update(repr(self.shape).encode())
-        hashed: dict[Path, bytes] = {}
-        for row in self.listing.rows:
-            if row.file not in hashed:
-                with row.file.open("rb") as stream:
-                    hashed[row.file] = hashlib.file_digest(stream, "sha256").digest()
-            digest.update(hashed[row.file] + row.part.at.to_bytes(8))
-        return digest.hexdigest()[:32]
+        facts = [version("dflmoe"), repr(self.shape), self.source.model_dump_json(include=made)]
+        hashes = {row.file: "" for row in self.listing.rows}
+        for file in hashes:
+            try:
+                with file.open("rb") as stream:
+                    hashes[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                if not self.source.skip_unreadable:
+                    raise DataFileError(
+                        f"{file} cannot be read: {error.strerror or error}; check its disk, or go "
+                        f"on without: --skip-unreadable"
+                    ) from error
+        return _hashed(facts + [f"{hashes[row.file]}{row.part.at}" for row in self.listing.rows])
 
 
-def on_disk(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
-    """Return an array that lives in a file, made of zeros if it is not there.
-
-    Raises:
-        OutputError: It cannot be made.
-    """
-    path = path.with_name(f"{path.name}.npy")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
-        return torch.from_numpy(
-            np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
-        )
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be kept: {error}; name another cache") from error
-
-
-def small_places(places: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how large a small picture is."""
-    return tuple(min(THUMBNAIL, side) for side in places)
-
-
-def shrunk(row: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a row ``[channel, *place]`` with areas averaged, at most ``THUMBNAIL`` a side."""
-    whole = torch.from_numpy(row)[None]
-    places = small_places(row.shape[1:])
-    if len(places) == 1:
-        small = F.adaptive_avg_pool1d(whole, places[0])
-    else:
-        small = F.adaptive_avg_pool2d(whole, (places[0], places[1]))
-    return np.asarray(small[0].numpy())
-
-
-def resized(values: NDArray[np.float32], places: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return a row ``[channel, *place]`` at another size: areas averaged, or interpolated."""
-    if values.shape[1:] == places:
-        return np.ascontiguousarray(values)
-    mode = "bilinear" if len(places) == 2 else "linear"  # noqa: PLR2004 - height and width
-    smooth = any(new < old for new, old in zip(places, values.shape[1:], strict=True))
-    row = torch.from_numpy(np.ascontiguousarray(values))[None]
-    antialias = {"antialias": smooth} if mode == "bilinear" else {}
-    out = F.interpolate(row, size=places, mode=mode, align_corners=False, **antialias)[0]
-    return np.asarray(out.numpy(), dtype=np.float32)
-
-
-def with_channels(values: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Return a row with as many channels: grey is repeated, colour is weighed as eyes do."""
-    if len(values) == channels:
-        return values
-    if len(values) == 1:
-        return np.repeat(values, channels, axis=0)
-    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return np.tensordot(weights, values[:3], axes=1)[None]
-
-
-def made(transform: Transform) -> Any:  # noqa: ANN401 - MONAI's transforms share no type
-    """Return a transform of MONAI.
-
-    Raises:
-        SettingsError: There is none of this name, its arguments do not fit, or it draws by chance.
-        MissingExtraError: MONAI is not installed.
-    """
-    try:
-        transforms = import_module("monai.transforms")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"transforms need {error.name}; install it with: pip install 'dflmoe[transforms]'"
-        ) from error
-    kind: Any = getattr(transforms, transform.name, None)
-    array = isinstance(kind, type) and issubclass(kind, transforms.Transform)
-    if not array or issubclass(kind, transforms.MapTransform | transforms.Randomizable):
-        raise SettingsError(
-            f"transform {transform.name!r} is no array transform of MONAI without chance; "
-            f"choose another or leave it out"
-        )
-    try:
-        return kind(**(transform.model_extra or {}))
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"transform {transform.name} does not take that: {error}") from error
+def _hashed(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]

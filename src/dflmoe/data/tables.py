@@ -51,8 +51,12 @@ def embedded_study() -> Study:
         return read_with_schema(path / "heart_disease.csv", schema)
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, *, as_text: bool = False) -> pd.DataFrame:
     """Read a CSV or Parquet file.
+
+    Args:
+        path: The file.
+        as_text: Leave what stands in a CSV file as it is; ``007`` is no number then.
 
     Raises:
         DataFileError: The file is missing, unreadable, empty, or of another kind.
@@ -65,7 +69,7 @@ def read_frame(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(path)
             names = list(map(str, frame.columns))
         else:
-            frame = pd.read_csv(path, skipinitialspace=True)
+            frame = pd.read_csv(path, skipinitialspace=True, dtype=str if as_text else None)
             names = _header(path)
         frame = without_blanks(frame)
     except Exception as error:  # Arrow alone has ten kinds of error for damaged files

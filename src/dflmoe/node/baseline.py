@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dflmoe.baselines.alone import Alone, alone
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.core.site import Network, SiteData
-from dflmoe.core.streaming import streaming
+from dflmoe.core.streaming import streaming, with_more
 from dflmoe.data.one_site import read_site, read_unlabelled
 from dflmoe.data.prepared import data_of, splits_of
 from dflmoe.data.source import Source
@@ -72,6 +72,9 @@ def baseline(charter: Charter, where: Source, site: SiteId, *, seed: int) -> Bas
     data = data_of(rows, splits, anchors=_anchors(charter, where.anchors))
     network = _with_public_body(network_of(charter), charter, where.public_body)
     network = streaming(network, None if rows.streamed is None else rows.streamed.rows)
+    if data.anchors is not None:
+        network, anchors = with_more(network, data.anchors)
+        data = replace(data, anchors=anchors)
     local = LocalOnly(network, training_of(charter))
     had = alone(site, data, local, seed=seed, purpose=ALONE)
     return Baseline(rows, splits, replace(data, alone=had.said), network, had)
