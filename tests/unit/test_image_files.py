@@ -114,7 +114,11 @@ def test_a_smaller_copy_of_a_page_is_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
-@pytest.mark.parametrize("picture", [grey(), colour(), wide(), colour().quantize(48)], ids=str)
+@pytest.mark.parametrize(
+    "picture",
+    [grey(), colour(), wide(), colour().quantize(48)],
+    ids=["grey", "colour", "wide", "palette"],
+)
 def test_a_compressed_tiff_is_the_plain_one(
     tmp_path: Path, compression: str, picture: Image.Image
 ) -> None:
