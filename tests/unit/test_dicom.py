@@ -442,6 +442,7 @@ def test_a_crash_of_the_decoder_costs_one_file_only() -> None:
     before = read(good)
     assert apart._process is not None
     apart._process.kill()
+    apart._process.wait()
     np.testing.assert_array_equal(read(good), before)
 
 

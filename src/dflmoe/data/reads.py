@@ -20,7 +20,7 @@ from dflmoe.data.listing import Listing, Step, agreeing
 from dflmoe.data.shaping import resized, shrunk, small_places, with_channels
 from dflmoe.data.source import Source
 from dflmoe.data.transforms import Transforms
-from dflmoe.errors import DataFileError, OutputError
+from dflmoe.errors import DataFileError, DflmoeError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,10 @@ class Reads:
             SettingsError: A transform cannot be used on it.
         """
         one, name = self.listing.rows[number], self.listing.named(number)
-        values = self._transforms(self.listing.format.read(one.file, one.part.at), name)
+        values = self.listing.format.read(one.file, one.part.at)
+        if values.shape != one.part.shape:
+            raise DataFileError(f"{name} is not of the size that its header says; export it again")
+        values = self._transforms(values, name)
         if not np.isfinite(values).all():
             raise DataFileError(f"{name} holds NaN or infinite numbers; export it again")
         try:
@@ -100,7 +103,7 @@ class Reads:
             return np.asarray(self._seen[number])
         try:
             row = self._from_cache_or_file(number)
-        except DataFileError as error:
+        except DflmoeError as error:
             if self._seen is None:
                 raise
             if number not in self._stood_for:
@@ -199,7 +202,7 @@ class Reads:
             try:
                 return Kept.on_disk(self._cache(f"features-{made_by}"), shape)
             except OutputError as error:  # a run that has begun goes on
-                logger.warning("%s; features stay in memory until then", error)
+                logger.warning("%s; features stay in memory", error)
         return Kept.in_memory(shape) if self._fits(shape) else None
 
     def _cache(self, what: str) -> Path:

@@ -10,14 +10,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).with_name("frames.py")
+from dflmoe.data.formats.frames import IDLE_S
 
-TRIES = 2
-"""The process may have ended just as it was asked, since nobody had for a while."""
+PROGRAM = Path(__file__).with_name("frames.py")
 
 
 class Apart:
@@ -26,7 +26,7 @@ class Apart:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        self._owner, self._last = 0, 0.0
         atexit.register(self.close)
 
     def decoded(self, file: Path, at: int, **how: str) -> tuple[dict[str, Any], bytes]:
@@ -38,16 +38,17 @@ class Apart:
         """
         question = json.dumps({"file": str(file.absolute()), "at": at, **how}).encode() + b"\n"
         with self._lock:
-            for _ in range(TRIES):
-                try:
-                    said, data = self._asked(question)
-                except EOFError:
-                    self._end()
-                    continue
-                if not said:
-                    raise RuntimeError("it cannot be decoded")
-                return said, data
-        raise RuntimeError("the decoder crashed")
+            try:
+                said, data = self._asked(question)
+            except (EOFError, BrokenPipeError) as error:
+                self._end()
+                raise RuntimeError("the decoder crashed or took too long") from error
+            except BaseException:  # interrupted: its answer would be taken for another's
+                self._end()
+                raise
+        if not said:
+            raise RuntimeError("it cannot be decoded")
+        return said, data
 
     def close(self) -> None:
         """End the process."""
@@ -59,15 +60,13 @@ class Apart:
 
         Raises:
             EOFError: The process has ended before it.
+            BrokenPipeError: It has ended before the question.
         """
         process = self._running()
         if process.stdin is None or process.stdout is None:
             raise EOFError
-        try:
-            process.stdin.write(question)
-            process.stdin.flush()
-        except OSError as error:
-            raise EOFError from error
+        process.stdin.write(question)
+        process.stdin.flush()
         line = process.stdout.readline()
         if not line.endswith(b"\n"):
             raise EOFError
@@ -75,11 +74,21 @@ class Apart:
         data = process.stdout.read(said.get("bytes", 0))
         if len(data) < said.get("bytes", 0):
             raise EOFError
+        self._last = time.monotonic()
         return said, data
 
     def _running(self) -> "subprocess.Popen[bytes]":
-        """Return the process of this one; one that was forked has none yet."""
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+        """Return the process; a new one where there is none, or where it is about to end.
+
+        A process that was forked from this one has none of its own yet.
+        """
+        idle = time.monotonic() - self._last > IDLE_S / 2
+        if (
+            self._process is None
+            or self._owner != os.getpid()
+            or self._process.poll() is not None
+            or idle
+        ):
             self._end()
             self._owner = os.getpid()
             self._process = subprocess.Popen(  # noqa: S603 - this very Python

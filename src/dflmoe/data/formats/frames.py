@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-IDLE_S, FRAME_S = 60, 60
+IDLE_S, FRAME_S = 60, 30
 """Seconds after which the process is ended if nobody asks, and if a frame is not done."""
 
 
