@@ -81,6 +81,7 @@ def pilot(
         ),
     ] = None,
     sensitivity: Annotated[float, typer.Option(help="Of the operating point.")] = 0.9,
+    specificity: Annotated[float, typer.Option(help="Of the other operating point.")] = 0.9,
     curve: Annotated[
         bool, typer.Option("--curve", help="Also with 20, 40, 80 and 160 labelled rows.")
     ] = False,
@@ -139,6 +140,7 @@ def pilot(
         mode=chosen_mode,
         train_rows=train_rows,
         sensitivity=sensitivity,
+        specificity=specificity,
         network=network,
         head_from=head_from,
         public_body=public_body,

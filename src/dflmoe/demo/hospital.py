@@ -238,7 +238,7 @@ def _play(hospital: Hospital, began: float) -> None:
     plan = replace(plan, rounds=part.rounds, why=why)
 
     def told(outcome: Outcome) -> dict[SiteId, Tested]:
-        return {name: tested(outcome.served, had.data, had.splits, options.sensitivity)}
+        return {name: tested(outcome.served, had.data, had.splits, options)}
 
     last, sent = said["federated"], life.replica.store.heads()[name]
     payload = len(life.replica.store.payload(sent.blob))
@@ -247,7 +247,7 @@ def _play(hospital: Hospital, began: float) -> None:
         split={name: np.zeros(len(had.rows.y), dtype=np.int64)},
         asked={name: had.splits.test.any(0).numpy()},
         tested={
-            "alone": {name: tested(had.alone.said, had.data, had.splits, options.sensitivity)},
+            "alone": {name: tested(had.alone.said, had.data, had.splits, options)},
             **{arm: told(outcome) for arm, outcome in said.items()},
         },
         shares={name: {peer: float(w.mean()) for peer, w in last.share.items()}},

@@ -16,11 +16,12 @@ from dflmoe.baselines.logistic import tuned_logistic
 from dflmoe.core.algorithm import Algorithm, Outcome
 from dflmoe.core.controls import Control
 from dflmoe.core.dflmoe import DFLMoE
+from dflmoe.core.served import heat
 from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.data.prepared import data_of, splits_of
 from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows, Study
-from dflmoe.metrics.clinical import threshold_for_sensitivity
+from dflmoe.metrics.clinical import threshold_for_sensitivity, threshold_for_specificity
 from dflmoe.pilot.plan import INNER_FOLDS, Options, Plan, alike
 from dflmoe.simulation.faults import Fault
 from dflmoe.simulation.federation import Played, play
@@ -47,10 +48,20 @@ class Tested:
         probs: Probabilities, ``[row, class]``.
         flagged: Whether the row is called positive at the operating point of its split, which was
             chosen on rows that the model did not see and that are not tested.
+        cautious: The same at the threshold for the wanted specificity.
+        calibrated: Probability of being positive after a temperature that was fitted on those rows.
     """
 
     probs: NDArray[np.float64]
     flagged: NDArray[np.bool_]
+    cautious: NDArray[np.bool_]
+    calibrated: NDArray[np.float64]
+
+    def only(self, rows: NDArray[np.bool_]) -> "Tested":
+        """Return what is said of some of the rows."""
+        return Tested(
+            self.probs[rows], self.flagged[rows], self.cautious[rows], self.calibrated[rows]
+        )
 
 
 @dataclass
@@ -136,7 +147,7 @@ def play_repeat(
 
     def keep(arm: str, said: Mapping[SiteId, Float[Tensor, "split row class"]]) -> None:
         repeat.tested[arm] = {
-            name: tested(said[name], data[name], splits[name], options.sensitivity) for name in said
+            name: tested(said[name], data[name], splits[name], options) for name in said
         }
         step(arm)
 
@@ -226,7 +237,7 @@ def play_repeat(
             repeat.rehearsal[fault] = Rehearsed(
                 culprit,
                 {
-                    name: tested(said[name], data[name], splits[name], options.sensitivity)
+                    name: tested(said[name], data[name], splits[name], options)
                     for name in said
                     if name != culprit
                 },
@@ -269,7 +280,7 @@ def tested_only(study: Study, repeats: Sequence[Repeat]) -> tuple[Study, list[Re
     )
 
     def cut(said: dict[SiteId, Tested]) -> dict[SiteId, Tested]:
-        return {n: Tested(t.probs[asked[n]], t.flagged[asked[n]]) for n, t in said.items()}
+        return {n: t.only(asked[n]) for n, t in said.items()}
 
     return replace(study, sites=sites), [
         replace(
@@ -287,19 +298,24 @@ def served(played: Played) -> dict[SiteId, Float[Tensor, "split row class"]]:
 
 
 def tested(
-    said: Float[Tensor, "split row class"], data: SiteData, splits: Splits, sensitivity: float
+    said: Float[Tensor, "split row class"], data: SiteData, splits: Splits, options: Options
 ) -> Tested:
     """Return what is said of each row in the split that tests it."""
     probs = said.double().exp().numpy()
     test = splits.test.numpy()
     y = data.y.numpy()
-    flagged = np.zeros(len(y), dtype=bool)
+    flagged, cautious = np.zeros((2, len(y)), dtype=bool)
+    calibrated = np.zeros(len(y))
     if probs.shape[2] == 2:  # noqa: PLR2004 - an operating point needs one class to look for
         for split, rows in enumerate(test):
-            seen = splits.crossfit.fold[split].numpy() >= 0
-            threshold = threshold_for_sensitivity(probs[split, seen, 1], y[seen] == 1, sensitivity)
-            flagged[rows] = probs[split, rows, 1] >= threshold
-    return Tested((probs * test[..., None]).sum(0), flagged)
+            trains = splits.crossfit.fold[split] >= 0
+            seen = trains.numpy()
+            found, came, here = probs[split, seen, 1], y[seen] == 1, probs[split, rows, 1]
+            flagged[rows] = here >= threshold_for_sensitivity(found, came, options.sensitivity)
+            cautious[rows] = here >= threshold_for_specificity(found, came, options.specificity)
+            warm = said[split].double() / heat(said[split], data.y, trains.float())
+            calibrated[rows] = warm.softmax(1)[rows, 1].numpy()
+    return Tested((probs * test[..., None]).sum(0), flagged, cautious, calibrated)
 
 
 def _pooled(

@@ -44,6 +44,7 @@ class Options:
         mode: ``auto`` or the published method.
         train_rows: Labelled rows that each site may learn from.
         sensitivity: Of the operating point, chosen out of fold.
+        specificity: Of the other one, likewise.
         resamples: Of the patient bootstrap.
         network: By name or import path, the same at all sites; chosen from the data if not given.
         head_from: First layer of its head; the last block and what follows if not given.
@@ -67,6 +68,7 @@ class Options:
     mode: Mode = "auto"
     train_rows: int | None = None
     sensitivity: float = 0.9
+    specificity: float = 0.9
     resamples: int = 2000
     network: str | None = None
     head_from: str | None = None
@@ -117,6 +119,10 @@ class Options:
             (
                 0 < self.sensitivity <= 1,
                 f"--sensitivity is {self.sensitivity}; it lies above 0 and is at most 1",
+            ),
+            (
+                0 < self.specificity <= 1,
+                f"--specificity is {self.specificity}; it lies above 0 and is at most 1",
             ),
             (
                 self.network is not None or not (self.head_from or self.public_body),

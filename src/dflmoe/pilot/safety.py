@@ -58,6 +58,7 @@ def safety(study: Study, options: Options, one: Scored, repeats: Sequence[Repeat
         fallback_share=1 - float(np.mean([r.used[site.name] for r in repeats])),
         set_aside=means([r.quarantined[site.name] for r in repeats]),
         rehearsal=_rehearsal(one, repeats),
+        operating_specificity=options.specificity,
     )
 
 
@@ -76,6 +77,7 @@ def _point(one: Scored, repeats: Sequence[Repeat], arm: str, *, two: bool) -> Po
         )
     positive = site.y == 1
     flagged = np.mean([t.flagged for t in tested], axis=0)
+    cautious = np.mean([t.cautious for t in tested], axis=0)
 
     def rate(right: Floats, rows: NDArray[np.bool_]) -> Value | None:
         if rows.sum() < SMALL_CELL:
@@ -91,6 +93,9 @@ def _point(one: Scored, repeats: Sequence[Repeat], arm: str, *, two: bool) -> Po
         brier=quality,
         calibration_error=calibration_error(said, seen),
         reliability=Reliability(**reliability(said, seen)._asdict()),
+        sensitivity_there=rate(cautious, positive),
+        specificity_there=rate(1 - cautious, ~positive),
+        calibrated_error=calibration_error(np.concatenate([t.calibrated for t in tested]), seen),
     )
 
 

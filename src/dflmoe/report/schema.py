@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 SMALL_CELL = 5
 """Cells with fewer patients are not shown."""
 
@@ -48,13 +48,20 @@ class Reliability(Section):
 
 
 class Point(Section):
-    """One arm at the operating point."""
+    """One arm at the operating points.
+
+    ``sensitivity_there`` and ``specificity_there`` are at the threshold for the wanted specificity;
+    ``calibrated_error`` is the calibration error after a temperature for each site.
+    """
 
     sensitivity: Value | None
     specificity: Value | None
     brier: float
     calibration_error: float | None
     reliability: Reliability | None
+    sensitivity_there: Value | None = None
+    specificity_there: Value | None = None
+    calibrated_error: float | None = None
 
 
 class Subgroup(Section):
@@ -90,6 +97,7 @@ class Safety(Section):
     fallback_share: float
     set_aside: dict[str, float]
     rehearsal: list[Rehearsal]
+    operating_specificity: float | None = None
 
 
 class Site(Section):
