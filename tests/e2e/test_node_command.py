@@ -157,8 +157,8 @@ def test_two_hospitals_from_their_keys_to_predictions(tmp_path: Path) -> None:
     assert "stopped" in types("ann", "node", "status")
     new, out = tmp_path / "new.csv", tmp_path / "predictions.csv"
     new.write_text("age,sex\n35,0\n75,1\n")
-    types("ann", "node", "predict", str(new), "--out", str(out))
-    assert out.read_text().splitlines()[0] == "row,likely,p no,p yes,experts from,to"
-    shown = json.loads(types("ann", "node", "predict", str(new), "--json"))
+    types("ann", "predict", str(new), "--out", str(out))
+    assert out.read_text().startswith("row,likely,p no,p yes,experts from,to,ann p no,ann p yes")
+    shown = json.loads(types("ann", "predict", str(new), "--json"))
     assert [row["likely"] for row in shown["rows"]] == ["no", "yes"]
-    assert "likely" in types("ann", "node", "predict", str(new))
+    assert "likely" in types("ann", "predict", str(new))

@@ -121,7 +121,7 @@ def nifti(folder: Path, rng: np.random.Generator, rows: int, *, known: bool) -> 
 def edf(folder: Path, rng: np.random.Generator, rows: int, *, known: bool) -> None:
     where = folder / ("sleep" if known else "")
     where.mkdir(exist_ok=True)
-    nights, epochs = (4, rows // 4) if known else (1, rows)
+    nights, epochs = (10, rows // 10) if known else (1, rows)
     first = 10 * (len(folder.name) % 5)
     for night in range(nights):
         subject = f"SC4{first + night:02}1"
