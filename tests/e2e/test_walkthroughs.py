@@ -5,6 +5,7 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,10 +21,14 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from dflmoe.cli.main import app
+from dflmoe.pilot import plan
 
 pytestmark = pytest.mark.e2e
 
 DOCS = Path(__file__).parents[2] / "docs/walkthroughs.md"
+FEW_STEPS = replace(plan.IMAGE_NETWORK, max_steps=20, judge_every=10)
+"""Networks for images and series are trained this long here, and ten times as long for users."""
+
 ROWS, NEW = 40, 6
 """Rows of a site, and of new patients."""
 
@@ -198,6 +203,7 @@ def test_every_line_of_the_example_runs(
     (settings,) = re.findall(r"```toml\n(.*?)```", sections()[kind], re.S)
     (commands,) = re.findall(r"```console\n(.*?)```", sections()[kind], re.S)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "IMAGE_NETWORK", FEW_STEPS)
     for seed, name in enumerate(("north", "south", "new")):
         folder = tmp_path / name
         folder.mkdir()

@@ -17,7 +17,7 @@ from dflmoe.data.schema import Schema
 from dflmoe.data.study import Study
 from dflmoe.errors import DataFileError, MissingExtraError, OptionError
 from dflmoe.files import writable
-from dflmoe.pilot.arms import ARMS
+from dflmoe.pilot.arms import ARMS, FIRST_LOOK
 from dflmoe.pilot.cost import Prices
 from dflmoe.pilot.models import models
 from dflmoe.pilot.plan import Mode, Options
@@ -57,6 +57,12 @@ def pilot(
     train_rows: Annotated[
         int | None, typer.Option(help="Labelled rows that each site may learn from.")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A first look: one repeat, two folds, one control, no verdict."
+        ),
+    ] = False,
     folds: Annotated[int, typer.Option(help="Test folds.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often all patients are tested.")] = 4,
     rounds: Annotated[int | None, typer.Option(help="Rounds of lending.")] = None,
@@ -133,8 +139,8 @@ def pilot(
         raise OptionError(f"--mode is {mode!r}; it is auto or paper")
     chosen_mode: Mode = "paper" if mode == "paper" else "auto"
     options = Options(
-        folds=folds,
-        repeats=repeats,
+        folds=FIRST_LOOK.folds if quick else folds,
+        repeats=FIRST_LOOK.repeats if quick else repeats,
         rounds=rounds,
         seed=seed,
         mode=chosen_mode,
@@ -162,7 +168,7 @@ def pilot(
         per_decision=value_per_decision,
         decisions=decisions_per_year,
     )
-    arms: Collection[str] = ARMS
+    arms: Collection[str] = FIRST_LOOK.arms if quick else ARMS
     console = Console(stderr=True, highlight=False)
     if demo_split:
         if data:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,24 @@ CONTROLS: dict[str, Control] = {
     "shuffled": "shuffled",
     "self": "self",
 }
+
+
+class FirstLook(NamedTuple):
+    """What is played where a user wants to see something soon.
+
+    Attributes:
+        folds: Test folds.
+        repeats: How often all rows are tested.
+        arms: What is played beside ``alone`` and ``federated``.
+    """
+
+    folds: int = 2
+    repeats: int = 1
+    arms: tuple[str, ...] = ("random_heads",)
+
+
+FIRST_LOOK = FirstLook()
+
 ARMS = ("alone", "federated", *CONTROLS, "fedavg", "pooled")
 ALONE, LENDING = "alone/{}", "lend/{}"
 """Random streams of a repeat; every arm of lending sees the same chance."""

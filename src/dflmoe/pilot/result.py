@@ -168,7 +168,9 @@ def _compared(
         best_control=best,
         control_gains={arm: value(i) for arm, i in over.items()},
         within_split_gain=value(interval(within["federated"] - within["alone"])),
-        verdict=verdict(gain, control_gain, fewest),
+        verdict=verdict(gain, control_gain, fewest)
+        if len(controls) == len(CONTROLS)
+        else "not measured",
         gate_share=gate_share,
         head_worth=head_worth,
         logistic_share=logistic_share,
@@ -190,6 +192,11 @@ def _warnings(study: Study, repeats: Sequence[Repeat], options: Options, plan: P
         warnings.append(
             f"Bodies computed in {options.precision}: numbers differ from those of fp32 by more "
             f"than rounding; play the final study without --precision."
+        )
+    if not all(arm in repeats[0].tested for arm in CONTROLS):
+        warnings.append(
+            "A first look: one control of three was played, and neither FedAvg nor pooled data. "
+            "There is no verdict; play the pilot without --quick before anything is decided."
         )
     small = [
         site.name
