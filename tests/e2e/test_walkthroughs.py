@@ -21,12 +21,13 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from dflmoe.cli.main import app
+from dflmoe.core.auto import IMAGE_NETWORK
 from dflmoe.pilot import plan
 
 pytestmark = pytest.mark.e2e
 
 DOCS = Path(__file__).parents[2] / "docs/walkthroughs.md"
-FEW_STEPS = replace(plan.IMAGE_NETWORK, max_steps=20, judge_every=10)
+FEW_STEPS = replace(IMAGE_NETWORK, max_steps=20, judge_every=10)
 """Networks for images and series are trained this long here, and ten times as long for users."""
 
 ROWS, NEW = 40, 6
