@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "federation": "app",
     "node": "app",
     "head": "app",
+    "body": "app",
     "store": "app",
     "audit": "app",
 }
