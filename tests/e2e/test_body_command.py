@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,6 @@ from dflmoe.errors import (
     TrainingError,
 )
 from dflmoe.networks import build
-from dflmoe.types import Params, generator
 
 pytestmark = pytest.mark.e2e
 
@@ -36,10 +36,14 @@ def dflmoe(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False)
 
 
-def weights() -> Params:
-    rng = generator(0, "weights")
-    body = build("resnet5", SHAPE, 2).body
-    return {name: torch.randn(p.shape, generator=rng) for name, p in body.named_parameters()}
+def table(folder: Path) -> Path:
+    rng, label = np.random.default_rng(0), np.arange(48) % 2
+    site = np.repeat(["north", "south"], 24)
+    path = folder / "data.csv"
+    pd.DataFrame({"site": site, "label": label, "dose": rng.normal(size=48) + label}).to_csv(
+        path, index=False
+    )
+    return path
 
 
 def rows(folder: Path, **more: object) -> Path:
@@ -53,31 +57,32 @@ def rows(folder: Path, **more: object) -> Path:
 
 
 def test_a_hospitals_own_weights_become_the_body_that_all_begin_with(tmp_path: Path) -> None:
-    given, body = tmp_path / "model.pt", tmp_path / "body.safetensors"
-    network = {f"module.encoder.{name}": p for name, p in weights().items()}
+    given, body, out = tmp_path / "model.pt", tmp_path / "body.safetensors", tmp_path / "out"
+    own = {n: p.detach() for n, p in build("mlp", (1,), 2).body.named_parameters()}
+    network = {f"module.encoder.{name}": p for name, p in own.items()}
     torch.save({"state_dict": {**network, "module.fc.bias": torch.ones(2)}, "epoch": 3}, given)
+    pilot = ["pilot", str(table(tmp_path)), "--network", "mlp", "--folds", "2", "--repeats", "1"]
 
-    data, small = rows(tmp_path), ["--folds", "2", "--repeats", "1", "--network", "resnet5"]
-    refused = dflmoe("pilot", str(data), *small, "--public-body", str(given))
+    refused = dflmoe(*pilot, "--public-body", str(given))
     assert refused.returncode == DataFileError.exit_code
     assert f"dflmoe body convert {given}" in refused.stderr
 
-    done = dflmoe("body", "convert", str(given), *FITS, "--prefix", "encoder.", "--out", str(body))
+    fits = ["--network", "mlp", "--shape", "1"]
+    done = dflmoe("body", "convert", str(given), *fits, "--prefix", "encoder.", "--out", str(body))
     assert done.returncode == 0, done.stderr
     assert "Left out: 'epoch', 'fc.bias'." in done.stdout
     digest = hashlib.sha256(body.read_bytes()).hexdigest()
     assert digest in done.stdout
-    assert all(torch.equal(p, weights()[name]) for name, p in load_file(body).items())
+    assert all(torch.equal(p, own[name]) for name, p in load_file(body).items())
 
-    shown = json.loads(dflmoe("body", "show", str(body), *FITS, "--json").stdout)
+    shown = json.loads(dflmoe("body", "show", str(body), *fits, "--json").stdout)
     assert (shown["sha256"], shown["fits"], shown["faults"]) == (digest, True, "")
-    assert {one["name"] for one in shown["tensors"]} == set(weights())
-    assert shown["numbers"] == sum(p.numel() for p in weights().values())
+    assert {one["name"] for one in shown["tensors"]} == set(own)
+    assert shown["numbers"] == sum(p.numel() for p in own.values())
 
-    out = tmp_path / "out"
-    used = dflmoe("pilot", str(data), *small, "--public-body", str(body), "--out", str(out))
+    used = dflmoe(*pilot, "--public-body", str(body), "--out", str(out))
     assert used.returncode == 0, used.stderr
-    assert "public weights" in (out / "report.json").read_text()
+    assert "begins with public weights and stays so" in (out / "report.json").read_text()
 
 
 def test_a_body_learns_from_a_site_that_has_no_labels_yet(tmp_path: Path) -> None:
