@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from dflmoe.cli.body import PATIENTS
 from dflmoe.cli.main import app
+from dflmoe.data.pretraining import PATIENTS
 from dflmoe.errors import (
     DataFileError,
     DflmoeError,
@@ -102,10 +103,25 @@ def test_a_body_learns_from_a_site_that_has_no_labels_yet(tmp_path: Path) -> Non
         assert "20 of 20 steps" in done.stderr
     assert files[0].read_bytes() == files[1].read_bytes()
     shown = dflmoe("body", "show", str(files[0]), *FITS)
-    assert "resnet5: yes" in shown.stdout
+    assert re.search(r"fits resnet5 +│ yes", shown.stdout)
     said = json.loads(dflmoe("body", "show", str(files[0]), "--json").stdout)
     assert said["fits"] is None
     assert json.loads(said["origin"])["note"] == PATIENTS
+
+
+def test_a_file_that_does_not_fit_says_what_and_no_name_in_it_hides_what_it_is(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"SHA-256": torch.ones(2, 3)}, path)
+    shown = CliRunner().invoke(app, ["body", "show", str(path), *FITS, "--json"])
+    said = json.loads(shown.output)
+    assert said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert said["fits"] is False
+    assert "have no 'stem.conv.weight'" in said["faults"]
+    shown = CliRunner().invoke(app, ["body", "show", str(path), *FITS], env={"COLUMNS": "200"})
+    assert said["sha256"] in shown.output
+    assert "fits resnet5" in shown.output
 
 
 def test_nothing_in_a_file_steers_the_terminal(tmp_path: Path) -> None:

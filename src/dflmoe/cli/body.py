@@ -15,23 +15,19 @@ from dflmoe.cli.interrupt import INTERRUPTED
 from dflmoe.cli.progress import bar
 from dflmoe.core.pretraining import Pretrained, Pretraining
 from dflmoe.data.checkpoints import plain, read_checkpoint
-from dflmoe.data.pretraining import Told, pretrained_body
+from dflmoe.data.pretraining import PATIENTS, Told, pretrained_body
 from dflmoe.data.source import Source, read_settings
-from dflmoe.data.weights import describe, write_weights
+from dflmoe.data.weights import describe, read_weights, write_weights
 from dflmoe.data.without_labels import Unlabelled
-from dflmoe.errors import OptionError
+from dflmoe.errors import NetworkError, OptionError
+from dflmoe.files import writable
 from dflmoe.networks import build
-from dflmoe.networks.fitting import fitting, some
+from dflmoe.networks.fitting import some
 from dflmoe.networks.public import weights_for
 from dflmoe.simulation.device import compute_on, device_named
 from dflmoe.wire.manifest import Count, Document
 
 app = typer.Typer(no_args_is_help=True, help="Weights for the part that stays at home.")
-
-PATIENTS = (
-    "This body was trained on patients and carries what it learnt from them; "
-    "whether to lend it to others is the founder's decision."
-)
 
 OutOption = Annotated[Path, typer.Option("--out", help="Safetensors file to write.")]
 NetworkOption = Annotated[
@@ -114,8 +110,11 @@ def show(
     held, origin = describe(file)
     faults = ""
     if network is not None:
-        body = build(network, wanted, classes, at=head_from).body
-        faults = fitting(body, {name: one.shape for name, one in held.items()}).faults
+        build(network, wanted, classes, at=head_from)  # that there is none is no fault of the file
+        try:
+            weights_for(read_weights(file), network, wanted, classes, at=head_from)
+        except NetworkError as error:
+            faults = str(error)
     shown = ShownBody(
         sha256=_digest(file),
         bytes=file.stat().st_size,
@@ -136,17 +135,17 @@ def show(
 
 def _print(shown: ShownBody, file: Path) -> None:
     """Print what a file holds as a table; nothing in it is believed, or steers a terminal."""
-    table = Table(title=file.name, show_header=False)
-    rows = {
-        "SHA-256": shown.sha256,
-        "bytes": str(shown.bytes),
-        "numbers": str(shown.numbers),
-        "says of itself": shown.origin or "-",
-    }
-    rows |= {one.name: f"{one.dtype} {list(one.shape)}" for one in shown.tensors}
+    table = Table(title=Text(plain(file.name)), show_header=False)
+    rows = [
+        ("SHA-256", shown.sha256),
+        ("bytes", str(shown.bytes)),
+        ("numbers", str(shown.numbers)),
+        ("says of itself", shown.origin or "-"),
+    ]
     if shown.network is not None:
-        rows["fits"] = f"{shown.network}: {'yes' if shown.fits else 'no, as ' + shown.faults}"
-    for label, text in rows.items():
+        rows.append((f"fits {shown.network}", "yes" if shown.fits else f"no: {shown.faults}"))
+    rows += [(f"tensor {one.name}", f"{one.dtype} {list(one.shape)}") for one in shown.tensors]
+    for label, text in rows:
         table.add_row(Text(plain(label)), Text(plain(text, most=2000), overflow="fold"))
     Console(highlight=False).print(table)
 
@@ -172,11 +171,12 @@ def pretrain(
     if batch < 2:  # noqa: PLR2004 - one row is like no other
         raise OptionError(f"--batch is {batch}; rows are compared with each other: give 2 or more")
     source = read_settings(data) if data.suffix == ".toml" else Source(path=data)
+    writable(out.parent)
     compute_on(device_named(device), "fp32")
     with _progress(Console(stderr=True, highlight=False)) as told:
         plan = Pretraining(steps=steps, batch=batch)
         body = pretrained_body(source, network, plan, at=head_from, seed=seed, told=told)
-    write_weights(out, body.learnt.weights, {**body.origin, "note": PATIENTS})
+    write_weights(out, body.learnt.weights, body.origin)
     typer.echo(_outcome(body.learnt, body.rows))
     typer.echo(_written(out, len(body.learnt.weights)))
     typer.echo(PATIENTS)

@@ -99,7 +99,8 @@ def pretrained(
     some = torch.linspace(0, rows - 1, min(rows, LOOKED_AT), device="cpu").round().long()
     shown = read(some).to(torch.get_default_device())
     pair = _Pair(body, shown, rng)
-    spread_before = spread_of(pair.features(shown))
+    with torch.no_grad():
+        spread_before = spread_of(pair.features(shown))
     optimiser = Adam(pair.learnt, plan.learning_rate)
     batches: list[Tensor] = []
     for done in range(1, plan.steps + 1):

@@ -13,6 +13,12 @@ from dflmoe.types import generator
 MIN_ROWS = 20
 """From which a body learns what tells rows apart, at least."""
 
+PATIENTS = (
+    "This body was trained on patients and carries what it learnt from them; "
+    "whether to lend it to others is the founder's decision."
+)
+"""What a file says of itself that was made from a site's rows."""
+
 Told = Callable[[str], Callable[[int, int], None]]
 """Returns what is told how far a part of the work is, given the part's name."""
 
@@ -77,5 +83,5 @@ def pretrained_body(
         )
     split = {} if at is None else {"head_from": at}
     origin = {"made_by": "dflmoe body pretrain", "network": network, "shape": str(rows.shape)}
-    how = {"method": "SimCLR, without labels", "seed": seed, **asdict(plan)}
+    how = {"method": "SimCLR, without labels", "seed": seed, **asdict(plan), "note": PATIENTS}
     return PretrainedBody(learnt, rows, {**origin, **split, **how})
