@@ -12,7 +12,7 @@ DflmoeError
 ├── OutputError              the output folder cannot be written
 ├── MissingExtraError        a part of the package is not installed
 ├── HeadError                a lent head does not fit or must not be used
-├── NetworkError             a network is unknown, cannot be split, or does not fit its task
+├── NetworkError             a network is unknown, cannot be split, or does not fit
 ├── ExperimentError          an experiment is unknown, or its file is malformed or contradictory
 ├── StoreError               the store of a node cannot be opened, read or written
 ├── ExchangeError            nothing can be exchanged: a folder or a network is not there
@@ -20,7 +20,7 @@ DflmoeError
 ├── RunningError             a node runs already, or none does
 ├── ModelError               a file is no model, or cannot be used as one
 ├── UnsoundError             the doctor, or the check of data, found what keeps a node from running
-├── TrainingError            training ran into numbers that are not finite
+├── TrainingError            training ran into numbers that are not finite, or came to nothing
 └── SecurityError            something must not be trusted
     ├── KeyFileError         a key or certificate file is missing, unreadable or open to others
     ├── EnvelopeError        a document is too large, malformed or of another kind
@@ -112,7 +112,7 @@ class HeadError(DflmoeError):
 
 
 class TrainingError(DflmoeError):
-    """Training ran into numbers that are not finite."""
+    """Training ran into numbers that are not finite, or came to nothing."""
 
     exit_code = 14
 

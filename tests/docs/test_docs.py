@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -21,6 +21,7 @@ from dflmoe.cli.pilot import pilot
 from dflmoe.data.sets import NAMES
 from dflmoe.data.source import SETTINGS, Source
 from dflmoe.networks import names as networks
+from dflmoe.networks import split
 from dflmoe.node.agreed import network_of
 from dflmoe.node.settings import Settings
 from dflmoe.security.audit import Kind
@@ -78,6 +79,7 @@ def test_every_option_is_in_the_docs(
         ("predict", "models.md"),
         ("export", "models.md"),
         ("card", "models.md"),
+        ("body", "bodies.md"),
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
@@ -184,6 +186,15 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks[0], "README.md", "exec"), {})  # noqa: S102 - the README's own example
     assert (tmp_path / "runs/mine/report.html").is_file()
+
+
+def test_the_docs_network_with_batchnorm_can_have_a_public_body() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/bodies.md").read_text(), re.S)
+    ours: dict[str, Any] = {}
+    exec(compile(shown, "docs/bodies.md", "exec"), ours)  # noqa: S102 - the docs' own example
+    assert (
+        split(ours["make"]((3, 16, 16), 2), "classifier", shape=(3, 16, 16), outputs=2).width == 32
+    )
 
 
 def test_the_docs_link_to_what_is_there() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from tests.faults import full_disk
 from tests.hospitals import Country
@@ -23,6 +24,7 @@ from dflmoe.data.source import SETTINGS, Source
 from dflmoe.demo.founding import free_address
 from dflmoe.errors import ExchangeError, OutputError, RunningError, SettingsError, StoreError
 from dflmoe.model.model import load_model
+from dflmoe.networks import build
 from dflmoe.node.baseline import Baseline, baseline
 from dflmoe.node.exchange import FolderExchange, MemoryExchange, Several, Synced
 from dflmoe.node.life import LOCK, Life, alone_in, running, stop
@@ -245,6 +247,24 @@ def test_the_public_weights_must_be_those_of_the_charter(country: Country, tmp_p
     other = rows.model_copy(update={"public_body": tmp_path / "w.safetensors"})
     with pytest.raises(SettingsError, match="other public weights"):
         baseline(named, other, "ann", seed=0)
+
+
+def test_public_weights_serve_every_head_that_is_cut_from_their_network(
+    country: Country, tmp_path: Path
+) -> None:
+    path = tmp_path / "body.safetensors"
+    whole = build("mlp", (4,), 2).body  # block1 and block2
+    save_file({name: p.detach().numpy() for name, p in whole.named_parameters()}, path)
+    named = {"network": "mlp", "public_body": hashlib.sha256(path.read_bytes()).hexdigest()}
+    rows = with_rows(country, "ann").data
+    assert rows is not None
+    rows = rows.model_copy(update={"public_body": path})
+    for head in ("classifier", "block2"):
+        charter = country.charter.model_copy(update={**named, "head_from": head})
+        network = baseline(charter, rows, "ann", seed=0).network
+        first, *_ = network.body.parameters()
+        assert torch.equal(first, next(whole.parameters()))
+        assert network.common
 
 
 @pytest.mark.parametrize("exchange", ["seeded", "anchored", "averaged", "paper"])

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "export": "predict.export",
     "card": "predict.show_card",
     "head": "app",
+    "body": "app",
     "store": "app",
     "audit": "app",
 }

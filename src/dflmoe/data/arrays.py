@@ -159,12 +159,7 @@ def _study(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Study:
             f"[row, height, width, channel], not {x.dtype} {list(x.shape)}"
         )
     table = x.ndim == 2  # noqa: PLR2004 - rows and features
-    numbers = x.astype(np.float32) / (255 if x.dtype == np.uint8 and not table else 1)
-    if not table:
-        numbers = numbers[:, None] if numbers.ndim == 3 else np.moveaxis(numbers, 3, 1)  # noqa: PLR2004
-        if not np.isfinite(numbers).all():
-            raise DataFileError(f"data file {path}: images hold NaN or infinite numbers")
-        numbers = np.ascontiguousarray(2 * numbers - 1)
+    numbers = x.astype(np.float32) if table else pictures(path, x)
     site = arrays["site"].astype(str)
     if "site_names" in arrays and np.issubdtype(arrays["site"].dtype, np.integer):
         site = arrays["site_names"].astype(str)[arrays["site"].astype(np.int64)]
@@ -194,6 +189,23 @@ def _study(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Study:
         own_scale=own_scale if table else None,
         has_patients="patient" in arrays,
     )
+
+
+def pictures(path: Path, x: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return images as ``[row, channel, height, width]`` in -1..1.
+
+    Args:
+        path: Their file.
+        x: Images ``[row, height, width]`` or ``[row, height, width, channel]``, bytes or in 0..1.
+
+    Raises:
+        DataFileError: They hold numbers that are not finite.
+    """
+    numbers = x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1)
+    numbers = numbers[:, None] if numbers.ndim == 3 else np.moveaxis(numbers, 3, 1)  # noqa: PLR2004
+    if not np.isfinite(numbers).all():
+        raise DataFileError(f"data file {path}: images hold NaN or infinite numbers")
+    return np.ascontiguousarray(2 * numbers - 1)
 
 
 def _classes(

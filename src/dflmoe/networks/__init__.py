@@ -1,12 +1,15 @@
 """Networks by name, each split into a body that stays and a head that travels."""
 
+from dflmoe.networks.affine import without_statistics
 from dflmoe.networks.catalogue import build, entire, from_recipe, layers, names, splits
+from dflmoe.networks.encoder import encoder
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.split import fits, split
 from dflmoe.networks.tables import mlp, plain
 
 __all__ = [
     "build",
+    "encoder",
     "entire",
     "fits",
     "from_recipe",
@@ -17,4 +20,5 @@ __all__ = [
     "small_cnn",
     "split",
     "splits",
+    "without_statistics",
 ]

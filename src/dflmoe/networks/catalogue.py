@@ -15,7 +15,14 @@ from dflmoe.networks import classifiers, medical, pictures
 from dflmoe.networks.blocks import Wanted, chain
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.recipe import recipe
-from dflmoe.networks.split import fits, split, split_points, undivided, where_to_split
+from dflmoe.networks.split import (
+    fits,
+    prefix_before,
+    split,
+    split_points,
+    undivided,
+    where_to_split,
+)
 from dflmoe.networks.tables import Unopinionated, mlp, plain
 
 Kind = Literal["table", "series", "image", "segmentation", "super-resolution"]
@@ -149,6 +156,24 @@ def build(
     elif kind is not None:
         fits(network, shape, (outputs,))
     return network
+
+
+def body_prefix(name: str, shape: tuple[int, ...], outputs: int, *, at: str | None = None) -> str:
+    """Return what the whole network puts before the names of its body's weights, mostly nothing.
+
+    Arguments and errors are those of ``build``.
+    """
+    module = _made(name, Wanted(shape, outputs, _width(name, None)))
+    return prefix_before(module, at if at is not None else CATALOGUE[name].at)
+
+
+def whole(name: str, shape: tuple[int, ...]) -> nn.Module:
+    """Return what the factory of a network of the user's own makes, undivided.
+
+    Raises:
+        NetworkError: It makes nothing that takes such inputs.
+    """
+    return _imported(name, Wanted(shape, 2, 0))
 
 
 def entire(name: str, shape: tuple[int, ...], outputs: int, *, scale: int = 1) -> Network:

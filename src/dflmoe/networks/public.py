@@ -11,6 +11,10 @@ from torch.nn.utils import parametrize
 from dflmoe.core.site import Network
 from dflmoe.core.stacking import Given
 from dflmoe.errors import NetworkError
+from dflmoe.networks.affine import folded
+from dflmoe.networks.catalogue import body_prefix, build
+from dflmoe.networks.fitting import fitting, prefix_of
+from dflmoe.types import Params
 
 
 def public_body(
@@ -33,7 +37,7 @@ def public_body(
         NetworkError: A tensor is missing, of another shape or not finite, or there is no such
             layer.
     """
-    body = _loaded(network.body, weights)
+    body = loaded(network.body, weights)
     names = [name for name, _ in body.named_parameters()]
     for layer in learns:
         if not any(_within(name, layer) for name in names):
@@ -42,6 +46,49 @@ def public_body(
             )
     learnt = {name for name in names if any(_within(name, layer) for layer in learns)}
     return replace(network, body=_Public(body, learnt), common=not learnt)
+
+
+def weights_for(
+    weights: Mapping[str, Tensor],
+    name: str,
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    at: str | None = None,
+) -> tuple[Params, tuple[str, ...]]:
+    """Return the weights of a network's body, by the names that they have there.
+
+    Names may be those of the whole network. Statistics of BatchNorm are folded into the layers that
+    stand in its place (``networks.affine``).
+
+    Args:
+        weights: By name.
+        name: The network; this and what follows as in ``build``.
+        shape: Of one row.
+        outputs: Classes.
+        at: First layer of the head.
+
+    Returns:
+        The weights, and the names of those that are of other layers.
+
+    Raises:
+        NetworkError: There is no such network, its body has no weights, or these do not fit it.
+    """
+    body = build(name, shape, outputs, at=at).body
+    wanted = [own for own, _ in body.named_parameters()]
+    if not wanted:
+        raise NetworkError(f"the body of network {name!r} has no weights that could be given to it")
+    given = dict(weights)
+    prefix = body_prefix(name, shape, outputs, at=at)
+    if not any(own in given for own in wanted):
+        given = {own.removeprefix(prefix): p for own, p in given.items()}
+    given = folded(body, given)
+    fit = fitting(body, {own: tuple(p.shape) for own, p in given.items()})
+    if fit.faults:
+        start = prefix_of(fit.missing, list(given))
+        fix = f"try --prefix {start}" if start else "name the network that they are of"
+        raise NetworkError(f"the weights do not fit the body of {name}: {fit.faults}; {fix}")
+    return {own: given[own] for own in wanted}, fit.beside
 
 
 class _Public(Given):
@@ -82,29 +129,25 @@ def _within(name: str, layer: str) -> bool:
     return f"{name}.".startswith(f"{layer}.")
 
 
-def _loaded(body: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+def loaded(body: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of a body with these weights.
 
     Raises:
         NetworkError: They do not fit.
     """
-    loaded = copy.deepcopy(body)
-    for name, p in loaded.named_parameters():
-        if name not in weights:
-            raise NetworkError(
-                f"the public weights have no {name!r}; the body needs "
-                f"{', '.join(n for n, _ in loaded.named_parameters())}"
-            )
-        if weights[name].shape != p.shape:
-            raise NetworkError(
-                f"the public weights' {name!r} has shape {tuple(weights[name].shape)} and the "
-                f"body's {tuple(p.shape)}; name weights of this very network"
-            )
+    faults = fitting(body, {name: tuple(p.shape) for name, p in weights.items()}).faults
+    if faults:
+        raise NetworkError(
+            f"the weights do not fit the network's body: {faults}; "
+            f"compare them with: dflmoe body show FILE --network NAME"
+        )
+    copied = copy.deepcopy(body)
+    for name, p in copied.named_parameters():
         if not torch.isfinite(weights[name]).all():
             raise NetworkError(
-                f"the public weights' {name!r} holds numbers that are not finite; "
+                f"{name!r} of the weights holds numbers that are not finite; "
                 "take the file from its source again"
             )
         with torch.no_grad():
             p.copy_(weights[name])
-    return loaded
+    return copied

@@ -90,6 +90,19 @@ def where_to_split(module: nn.Module) -> str:
     return f"split at one of {points}" if points else AS_CHAIN
 
 
+def prefix_before(module: nn.Module, at: str) -> str:
+    """Return what a network puts before the names that the weights before a layer have in its body.
+
+    A body of one layer, or of a part of one, names its weights from there on.
+
+    Raises:
+        NetworkError: There is no such layer.
+    """
+    body, _ = _divided(module, at)
+    whole = {id(p): name for name, p in module.named_parameters()}
+    return next((whole[id(p)].removesuffix(name) for name, p in body.named_parameters()), "")
+
+
 def fits(network: Network, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
     """Check on two rows of zeros that a network takes a task's inputs and returns its outputs.
 
@@ -162,7 +175,8 @@ def _check_sendable(module: nn.Module) -> None:
     for name, _ in module.named_buffers():
         raise NetworkError(
             f"the network keeps {name!r}, a running statistic or another buffer, which describes "
-            "patients and may not travel; use GroupNorm or LayerNorm"
+            "patients and may not travel; for a body with given weights let the factory return "
+            "dflmoe.networks.without_statistics(network), else use GroupNorm or LayerNorm"
         )
     blank = copy.deepcopy(module)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows
 from dflmoe.data.weights import read_weights
 from dflmoe.errors import SettingsError
-from dflmoe.networks.public import public_body
+from dflmoe.networks.public import public_body, weights_for
 from dflmoe.node.agreed import network_of, training_of
 from dflmoe.node.node import ALONE
 from dflmoe.security.charter import Charter
@@ -85,11 +85,15 @@ def _with_public_body(network: Network, charter: Charter, path: Path | None) -> 
 
     Raises:
         SettingsError: They are not given, or others than the charter names.
+        DataFileError: They cannot be read.
+        NetworkError: They do not fit the charter's network.
     """
     if charter.public_body is None:
         return network
-    given = _as_named(charter.public_body, path, "public weights", "public_body")
-    return public_body(network, read_weights(given))
+    given = read_weights(_as_named(charter.public_body, path, "public weights", "public_body"))
+    shape, classes = charter.shape, len(charter.classes)
+    weights, _ = weights_for(given, charter.network, shape, classes, at=charter.head_from)
+    return public_body(network, weights)
 
 
 def _anchors(charter: Charter, path: Path | None) -> NDArray[np.float32] | None:

@@ -21,7 +21,7 @@ from dflmoe.data.study import Study
 from dflmoe.data.weights import read_weights
 from dflmoe.errors import OptionError
 from dflmoe.networks import build, entire, fits, mlp, plain, small_cnn, splits
-from dflmoe.networks.public import public_body
+from dflmoe.networks.public import public_body, weights_for
 from dflmoe.simulation.machine import Machine, machine_named
 from dflmoe.types import SiteId
 from dflmoe.wire.payload import WireDtype
@@ -296,7 +296,9 @@ def _of_network(study: Study, options: Options, name: str) -> Plan:
         "trained, so a head means the same everywhere."
     )
     if options.public_body:
-        one = public_body(one, read_weights(options.public_body), options.body_learns)
+        given = read_weights(options.public_body)
+        given, _ = weights_for(given, name, study.shape, len(study.classes), at=at)
+        one = public_body(one, given, options.body_learns)
         why = (
             f"The body of {name} begins with public weights and stays so: a head means the same "
             "everywhere, and is mixed unless there is evidence of harm."
