@@ -1,6 +1,7 @@
 """Rows of files are brought to one shape and range, read when they are needed, and kept."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.imaging import SIDES, grey, ramp
 from tests.streams import LARGE, everything, features, looked_at, many, small, source, summing
 from torch import Tensor
 
-from dflmoe.data.kept import Kept
+from dflmoe.data.kept import OnDisk
 from dflmoe.data.listing import listed
 from dflmoe.data.reading import rows_of, study_of
 from dflmoe.data.reads import Reads
@@ -305,7 +306,7 @@ def test_a_cache_that_goes_bad_later_ends_no_run(
     root, cache = many(tmp_path / "data"), tmp_path / "cache"
     reads, body = looked_at(small(root, cache=cache)), summing()
     said = features(reads, body)
-    (file,) = set(cache.glob("*/features-*.npy")) - set(cache.glob("*/*.there.npy"))
+    (file,) = set(cache.glob("*/features-*")) - set(cache.glob("*/*.there"))
     file.write_bytes(b"no array")
     with caplog.at_level(logging.WARNING):
         torch.testing.assert_close(features(looked_at(small(root, cache=cache)), body), said)
@@ -313,7 +314,22 @@ def test_a_cache_that_goes_bad_later_ends_no_run(
 
 
 def test_an_array_of_another_shape_is_not_taken_for_ours(tmp_path: Path) -> None:
-    Kept.on_disk(tmp_path / "x", (3, 2)).values.fill_(1)
-    assert Kept.on_disk(tmp_path / "x", (3, 2)).values.sum() == 6
+    rows = torch.tensor([0, 2])
+    OnDisk(tmp_path / "x", (3, 2)).write(rows, torch.ones(2, 2), torch.tensor([True, False]))
+    again = OnDisk(tmp_path / "x", (3, 2))
+    assert again.there.tolist() == [True, False, False]
+    assert again.read(torch.arange(3)).tolist() == [[1, 1], [0, 0], [1, 1]]
     with pytest.raises(OutputError, match="something else"):
-        Kept.on_disk(tmp_path / "x", (3, 4))
+        OnDisk(tmp_path / "x", (3, 4))
+
+
+def test_a_cache_whose_disk_goes_away_ends_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, cache = many(tmp_path / "data"), tmp_path / "cache"
+    reads, body = looked_at(small(root, cache=cache)), summing()
+    said = features(reads, body)
+    shutil.rmtree(cache)
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(features(reads, body), said)
+    assert "made again" in caplog.text

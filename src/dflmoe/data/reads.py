@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dflmoe.core.streaming import AT_ONCE, Make
-from dflmoe.data.kept import Kept
+from dflmoe.data.kept import InMemory, Kept, OnDisk
 from dflmoe.data.listing import Listing, Step, agreeing
 from dflmoe.data.shaping import resized, shrunk, small_places, with_channels
 from dflmoe.data.source import Source
@@ -56,6 +56,15 @@ class Reads:
         self._decoded: tuple[Kept, list[int]] | None = None
         self._seen: Seen | None = None
         self._stood_for: set[int] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what goes to another process: all but the lock."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take it up there."""
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -122,10 +131,16 @@ class Reads:
         if self._decoded is None:
             return self.row(number)
         decoded, places = self._decoded
-        if not decoded.there[places[number]]:
-            decoded.values[places[number]] = torch.from_numpy(self.row(number))
-            decoded.there[places[number]] = True
-        return np.asarray(decoded.values[places[number]].numpy())
+        place = torch.tensor([places[number]])
+        try:
+            if bool(decoded.there[place]):
+                return np.asarray(decoded.read(place)[0].numpy())
+            row = self.row(number)
+            decoded.write(place, torch.from_numpy(row)[None], torch.tensor([True]))
+        except OutputError as error:  # a run that has begun goes on
+            logger.warning("%s; its file is read instead", error)
+            return self.row(number)
+        return row
 
     def looked_at(self, step: Step) -> tuple["Reads", Seen]:
         """Decode every row once.
@@ -143,7 +158,7 @@ class Reads:
         """
         streams = self.streams
         if self.source.cache is not None:
-            rows = Kept.on_disk(self._cache("rows"), (len(self), *self.shape))
+            rows = OnDisk(self._cache("rows"), (len(self), *self.shape))
             self._decoded = rows, list(range(len(self)))
         shape = (self.shape[0], *small_places(self.shape[1:])) if streams else self.shape
         values = np.empty((len(self), *shape), dtype=np.float32)
@@ -190,20 +205,25 @@ class Reads:
             kept = self._features[made_by]
         if kept is None:
             return torch.cat([make(some) for some in numbers.split(AT_ONCE)])
-        missing = numbers[~kept.there[numbers]].unique()
-        for some in missing.split(AT_ONCE) if len(missing) else ():
-            kept.values[some] = make(some).to(kept.values)
-            kept.there[some] = torch.tensor([n not in self._stood_for for n in some.tolist()])
-        return kept.values[numbers]
+        try:
+            missing = numbers[~kept.there[numbers]].unique()
+            for some in missing.split(AT_ONCE) if len(missing) else ():
+                made = make(some)
+                lasts = torch.tensor([n not in self._stood_for for n in some.tolist()])
+                kept.write(some, made, lasts)
+            return kept.read(numbers)
+        except OutputError as error:  # a run that has begun goes on
+            logger.warning("%s; features are made again", error)
+            return torch.cat([make(some) for some in numbers.split(AT_ONCE)])
 
     def _room(self, made_by: str, shape: tuple[int, ...]) -> Kept | None:
         """Return where features are kept; nowhere if there is not enough memory."""
         if self.source.cache is not None:
             try:
-                return Kept.on_disk(self._cache(f"features-{made_by}"), shape)
+                return OnDisk(self._cache(f"features-{made_by}"), shape)
             except OutputError as error:  # a run that has begun goes on
                 logger.warning("%s; features stay in memory", error)
-        return Kept.in_memory(shape) if self._fits(shape) else None
+        return InMemory(shape) if self._fits(shape) else None
 
     def _cache(self, what: str) -> Path:
         if self.source.cache is None:
