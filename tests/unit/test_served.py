@@ -23,7 +23,8 @@ from dflmoe.core.training import Training
 from dflmoe.data.study import SiteRows
 from dflmoe.model.blocks import blocks_of, served_of
 from dflmoe.model.making import About, model_of
-from dflmoe.networks import build, mlp, plain, small_cnn
+from dflmoe.networks import build, encoder, mlp, plain, small_cnn
+from dflmoe.networks.encoder import encoded_by
 from dflmoe.types import generator
 
 QUICK = Training(weight_decays=(0.01,), learning_rate=0.02, max_steps=40)
@@ -42,6 +43,15 @@ def rows(name: str, seed: int, shape: tuple[int, ...] = (4,)) -> SiteRows:
 def whole(share: nn.Module) -> Network:
     """Return a network that is lent as a whole."""
     return Network(nn.Identity(), share, 4, 2, common=True)
+
+
+def with_own_encoder() -> Network:
+    """Return a network whose body is a frozen one of another architecture."""
+    shape = (1, 12, 12)
+    network = build("resnet5", shape, 2, width=4)
+    given = dict(build("resnet8", shape, 2).body.named_parameters())
+    body = encoder(given, "resnet8", shape, network.width)
+    return encoded_by(network, body, "resnet8", shape, None)
 
 
 CASES: dict[str, tuple[Callable[[], Network], Dials, tuple[int, ...]]] = {
@@ -69,6 +79,7 @@ CASES: dict[str, tuple[Callable[[], Network], Dials, tuple[int, ...]]] = {
     ),
     "a gate for each row": (lambda: mlp(4, 2, hidden=6), Dials(gate="linear"), (4,)),
     "images": (lambda: small_cnn(1, 2, width=4, common=True), DIALS["shared"], (1, 10, 9)),
+    "an encoder of one's own": (with_own_encoder, DIALS["anchored"], (1, 12, 12)),
     "series": (lambda: build("cnn1d", (2, 64), 2, width=4), DIALS["seeded"], (2, 64)),
 }
 

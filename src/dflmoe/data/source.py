@@ -79,6 +79,20 @@ class Edf(BaseModel, frozen=True, extra="forbid"):
     wake_minutes: Annotated[float, Field(ge=0)] | None = None
 
 
+class OwnEncoder(BaseModel, frozen=True, extra="forbid"):
+    """A site's own encoder, which stays as it is, in front of a linear map that learns.
+
+    Attributes:
+        weights: Safetensors file (``dflmoe body convert``).
+        network: Of the catalogue, or ``package.module:factory`` of this site's own code.
+        head_from: First layer of it that is not the encoder's.
+    """
+
+    weights: Path
+    network: str
+    head_from: str | None = None
+
+
 class Transform(BaseModel, frozen=True, extra="allow"):
     """A deterministic array transform of MONAI by its class name, with its arguments."""
 
@@ -116,6 +130,7 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         dicom: For ``form = "dicom"``.
         nifti: For ``form = "nifti"``.
         edf: For ``form = "edf"``.
+        encoder: The site's own, where the charter's exchange leaves bodies to the sites.
         public_body: Safetensors file of the public weights, if the charter names some.
         anchors: An ``.npz`` with the public rows ``x``, if the charter names some.
     """
@@ -142,6 +157,7 @@ class Source(BaseModel, frozen=True, extra="forbid"):
     dicom: Dicom = Dicom()
     nifti: Nifti = Nifti()
     edf: Edf = Edf()
+    encoder: OwnEncoder | None = None
     public_body: Path | None = None
     anchors: Path | None = None
 
@@ -179,13 +195,16 @@ class Source(BaseModel, frozen=True, extra="forbid"):
         """Return the same with paths relative to a folder spelt out."""
         named = ["schema_file", "labels", "cache", "public_body", "anchors"]
         named += [] if self.database else ["path"]
-        spelt: dict[str, Path | str] = {
+        spelt: dict[str, Path | str | OwnEncoder] = {
             name: folder / Path(path).expanduser()
             for name in named
             if (path := getattr(self, name)) is not None
         }
         if found := SQLITE.fullmatch(str(self.path)):
             spelt["path"] = f"{found[1]}{folder / Path(found[2]).expanduser()}"
+        if self.encoder is not None:
+            weights = folder / self.encoder.weights.expanduser()
+            spelt["encoder"] = self.encoder.model_copy(update={"weights": weights})
         return self.model_copy(update=spelt)
 
 

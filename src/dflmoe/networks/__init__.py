@@ -1,7 +1,8 @@
 """Networks by name, each split into a body that stays and a head that travels."""
 
 from dflmoe.networks.affine import without_statistics
-from dflmoe.networks.catalogue import build, entire, from_recipe, layers, names, splits
+from dflmoe.networks.anew import from_recipe
+from dflmoe.networks.catalogue import build, entire, layers, names, splits
 from dflmoe.networks.encoder import encoder
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.split import fits, split

@@ -1,6 +1,5 @@
 """Networks by name: the catalogue, and the user's own by import path."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ from dflmoe.core.site import Network
 from dflmoe.errors import NetworkError
 from dflmoe.networks import classifiers, medical, pictures
 from dflmoe.networks.blocks import Wanted, chain
-from dflmoe.networks.images import small_cnn
 from dflmoe.networks.recipe import recipe
 from dflmoe.networks.split import (
     fits,
@@ -23,7 +21,7 @@ from dflmoe.networks.split import (
     undivided,
     where_to_split,
 )
-from dflmoe.networks.tables import Unopinionated, mlp, plain
+from dflmoe.networks.tables import Unopinionated, plain
 
 Kind = Literal["table", "series", "image", "segmentation", "super-resolution"]
 
@@ -188,32 +186,6 @@ def entire(name: str, shape: tuple[int, ...], outputs: int, *, scale: int = 1) -
     network = build(name, shape, outputs, scale=scale)
     head = nn.Sequential(network.body, network.head)
     return Network(nn.Identity(), head, shape[0], outputs, common=True, recipe=made)
-
-
-def from_recipe(made: str) -> Network:
-    """Return a network of the same modules, its weights still to be loaded.
-
-    Raises:
-        NetworkError: It is none of ours, or the user's own cannot be imported here.
-        MissingExtraError: It is MONAI's, which is not installed.
-    """
-    makers: dict[str, Callable[..., Network]] = {
-        "plain": plain,
-        "mlp": mlp,
-        "small_cnn": small_cnn,
-        "build": build,
-        "entire": entire,
-    }
-    try:
-        given = json.loads(made)
-        maker = makers[given.pop("made_by")]
-        given |= {"shape": tuple(given["shape"])} if "shape" in given else {}
-        return maker(**given)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NetworkError(
-            f"a network cannot be made from {made[:200]!r}; the file was written by another "
-            f"version, or is damaged"
-        ) from error
 
 
 def _entry(name: str) -> Entry:

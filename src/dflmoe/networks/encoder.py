@@ -1,17 +1,21 @@
 """A site's own encoder as its body: it stays as it is, and a linear map brings it to any width."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dflmoe.core.site import Network
 from dflmoe.core.stacking import Given
 from dflmoe.errors import NetworkError
 from dflmoe.networks.affine import folded, without_statistics
 from dflmoe.networks.blocks import MeanPool
 from dflmoe.networks.catalogue import build, whole
 from dflmoe.networks.public import loaded
+from dflmoe.networks.recipe import recipe
+from dflmoe.networks.split import fits
 
 
 class Encoder(nn.Module):
@@ -83,6 +87,14 @@ def encoder(
             rows.
         MissingExtraError: It is MONAI's, which is not installed.
     """
+    body = blank(network, shape, width, at=at)
+    given = body.given.module
+    body.given = Frozen(loaded(given, folded(given, weights)))
+    return body
+
+
+def blank(network: str, shape: tuple[int, ...], width: int, *, at: str | None = None) -> Encoder:
+    """Return the same before its weights are loaded; arguments and errors are those above."""
     if ":" in network and at is None:
         module = without_statistics(whole(network, shape))
     else:
@@ -92,9 +104,28 @@ def encoder(
             f"network {network!r} keeps {name!r}, which is no weight and would not be there when a "
             f"site goes on; use an encoder without buffers"
         )
-    given = loaded(module, folded(module, weights))
-    features = _features(given, network, shape)
-    return Encoder(given, features, width)
+    return Encoder(module, _features(module, network, shape), width)
+
+
+def encoded_by(
+    network: Network, body: nn.Module, name: str, shape: tuple[int, ...], at: str | None
+) -> Network:
+    """Return a network with a site's own encoder for its body.
+
+    Args:
+        network: Whose head is lent.
+        body: As ``encoder`` returns it, as wide as that head.
+        name: Of the encoder.
+        shape: Of one row.
+        at: First layer of the encoder's network that is not the encoder's.
+
+    Raises:
+        NetworkError: The head reads feature maps, where an encoder gives one vector a row.
+    """
+    made = recipe("encoded", inner=network.recipe, encoder=name, shape=shape, at=at)
+    own = replace(network, body=body, common=False, recipe=made)
+    fits(own, shape, (network.classes,))
+    return own
 
 
 def _features(module: nn.Module, network: str, shape: tuple[int, ...]) -> int:

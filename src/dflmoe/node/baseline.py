@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 from dflmoe.baselines.alone import Alone, alone
 from dflmoe.baselines.local import LocalOnly
+from dflmoe.core.auto import Exchange
 from dflmoe.core.site import Network, SiteData
 from dflmoe.core.streaming import streaming, with_more
 from dflmoe.data.one_site import read_site, read_unlabelled
 from dflmoe.data.prepared import data_of, splits_of
-from dflmoe.data.source import Source
+from dflmoe.data.source import OwnEncoder, Source
 from dflmoe.data.splits import Splits
 from dflmoe.data.study import SiteRows
 from dflmoe.data.weights import read_weights
 from dflmoe.errors import SettingsError
+from dflmoe.networks.encoder import encoded_by, encoder
 from dflmoe.networks.public import public_body, weights_for
 from dflmoe.node.agreed import network_of, training_of
 from dflmoe.node.node import ALONE
@@ -71,6 +73,7 @@ def baseline(charter: Charter, where: Source, site: SiteId, *, seed: int) -> Bas
     )
     data = data_of(rows, splits, anchors=_anchors(charter, where.anchors))
     network = _with_public_body(network_of(charter), charter, where.public_body)
+    network = _with_own_encoder(network, charter, where.encoder)
     network = streaming(network, None if rows.streamed is None else rows.streamed.rows)
     if data.anchors is not None:
         network, anchors = with_more(network, data.anchors)
@@ -94,6 +97,31 @@ def _with_public_body(network: Network, charter: Charter, path: Path | None) -> 
     shape, classes = charter.shape, len(charter.classes)
     weights, _ = weights_for(given, charter.network, shape, classes, at=charter.head_from)
     return public_body(network, weights)
+
+
+PRIVATE: frozenset[Exchange] = frozenset({"anchored", "paper"})
+"""Exchanges in which what a feature means is each site's own affair."""
+
+
+def _with_own_encoder(network: Network, charter: Charter, own: OwnEncoder | None) -> Network:
+    """Return the network with the site's own encoder for its body.
+
+    Raises:
+        SettingsError: The charter's bodies are not the sites' own.
+        DataFileError: The weights cannot be read.
+        NetworkError: They do not fit, or the encoder does not go before the charter's head.
+    """
+    if own is None:
+        return network
+    if charter.exchange not in PRIVATE or charter.public_body is not None:
+        raise SettingsError(
+            f"the charter's bodies are not the sites' own (exchange {charter.exchange}), so this "
+            f"site cannot have an encoder of its own; leave [data.encoder] out"
+        )
+    body = encoder(
+        read_weights(own.weights), own.network, charter.shape, network.width, at=own.head_from
+    )
+    return encoded_by(network, body, own.network, charter.shape, own.head_from)
 
 
 def _anchors(charter: Charter, path: Path | None) -> NDArray[np.float32] | None:
