@@ -42,7 +42,8 @@ class Outcome:
         curve: Out-of-fold log-loss of the own network while it trained.
         worth: What the mixture's out-of-fold log-loss would rise by without each peer; below zero
             for a head that does harm.
-        whole: Whether the mixture itself serves, and not the mean of it and of the own model.
+        whole: Whether the mixture itself serves, and not the mean of it and of the own model; none
+            where nothing was mixed.
         fitted: What the mixture of the last fit is made of, by part (``core.served``); empty unless
             it was asked for.
     """
@@ -57,7 +58,7 @@ class Outcome:
     mixture_loss: Float[Tensor, " split"]
     curve: Float[Tensor, "split look"] = field(default_factory=lambda: torch.empty(0, 0))
     worth: dict[SiteId, Float[Tensor, " split"]] = field(default_factory=dict)
-    whole: Bool[Tensor, " split"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    whole: Bool[Tensor, " split"] | None = None
     fitted: Mapping[str, Params] = field(default_factory=dict)
 
 

@@ -334,7 +334,7 @@ def served_by(outcome: Outcome, split: int = 0) -> Serves:
     """Return what the guard lets serve."""
     if not bool(outcome.used[split]):
         return "own"
-    return "mixture" if bool(outcome.whole[split]) else "hedge"
+    return "mixture" if outcome.whole is not None and bool(outcome.whole[split]) else "hedge"
 
 
 def heat(
