@@ -55,11 +55,11 @@ test: .venv/.test check
 	  --cov --cov-report=term --cov-report=json:.venv/coverage.json
 	$(BIN)/python scripts/coverage_floor.py .venv/coverage.json
 	$(BIN)/pytest tests/scenario tests/docs --ignore tests/scenario/test_processes.py \
-	  --numprocesses 2 --dist worksteal $(UNCHECKED)
+	  --ignore tests/scenario/test_large.py --numprocesses 2 --dist worksteal $(UNCHECKED)
 
 test-faults: .venv/.test
 	$(BIN)/pytest tests/scenario/test_kill.py tests/scenario/test_faults.py \
-	  tests/scenario/test_hostile.py tests/scenario/test_processes.py \
+	  tests/scenario/test_hostile.py tests/scenario/test_processes.py tests/scenario/test_large.py \
 	  --numprocesses 2 --dist worksteal --all-faults $(UNCHECKED)
 
 test-e2e: .venv/.test

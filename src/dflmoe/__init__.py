@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dflmoe.core.site import Network, SiteData, SiteState
     from dflmoe.core.training import Training
     from dflmoe.errors import DataError, DflmoeError, HeadError, OptionError, OutputError
-    from dflmoe.model.model import Model, Predictions
+    from dflmoe.model.model import Model
     from dflmoe.model.model import load_model as load
     from dflmoe.pilot.simulation import Result, Site, simulate
 
@@ -35,7 +35,6 @@ __all__ = [
     "Network",
     "OptionError",
     "OutputError",
-    "Predictions",
     "Result",
     "Site",
     "SiteData",
@@ -54,7 +53,7 @@ _AT = {
     "dflmoe.core.site": ("Network", "SiteData", "SiteState"),
     "dflmoe.core.training": ("Training",),
     "dflmoe.errors": ("DataError", "DflmoeError", "HeadError", "OptionError", "OutputError"),
-    "dflmoe.model.model": ("Model", "Predictions", "load"),
+    "dflmoe.model.model": ("Model", "load"),
     "dflmoe.pilot.simulation": ("Result", "Site", "simulate"),
 }
 """Where each name is defined: a command does not wait for what only a simulation needs."""
