@@ -1,6 +1,6 @@
 """A folder larger than memory trains, and a frozen body reads no picture twice.
 
-Pictures are generated: 20,000 of 224 x 224, whose class is the side of a blurred spot. They are
+Pictures are generated: 20,000 of 224 x 224, whose class is the size of a blurred spot. They are
 read as a hospital's are, by a ``site.toml`` with class folders.
 
     python benchmarks/streaming.py --folder /tmp/pictures
@@ -31,11 +31,11 @@ from dflmoe.types import generator
 SIDE = 224
 
 
-def picture(rng: np.random.Generator, *, right: bool) -> Image.Image:
-    """Return a grey picture with a bright spot in its left or right half."""
+def picture(rng: np.random.Generator, *, large: bool) -> Image.Image:
+    """Return a grey picture with a small or a large bright spot."""
     y, x = np.mgrid[0:SIDE, 0:SIDE]
-    centre = SIDE * (0.7 if right else 0.3)
-    spot = np.exp(-((x - centre) ** 2 + (y - rng.uniform(60, 160)) ** 2) / 900)
+    along, down = rng.uniform(60, SIDE - 60, 2)
+    spot = np.exp(-((x - along) ** 2 + (y - down) ** 2) / (1800 if large else 200))
     coarse = rng.normal(0, 12, (SIDE // 8, SIDE // 8)).repeat(8, 0).repeat(8, 1)
     return Image.fromarray(np.clip(60 + coarse + 90 * spot, 0, 255).astype(np.uint8))
 
@@ -43,12 +43,12 @@ def picture(rng: np.random.Generator, *, right: bool) -> Image.Image:
 def generated(folder: Path, rows: int) -> Path:
     """Write pictures that are not there yet, in a folder of each class; returns the settings."""
     rng = np.random.default_rng(0)
-    for side in ("left", "right"):
+    for side in ("small", "large"):
         (folder / "pictures" / side).mkdir(parents=True, exist_ok=True)
     for k in track(range(rows), "writing pictures"):
-        right = bool(k % 2)
-        made = picture(rng, right=right)
-        path = folder / "pictures" / ("right" if right else "left") / f"{k:06}.png"
+        large = bool(k % 2)
+        made = picture(rng, large=large)
+        path = folder / "pictures" / ("large" if large else "small") / f"{k:06}.png"
         if not path.exists():
             made.save(path)
     settings = folder / "site.toml"
