@@ -57,17 +57,16 @@ def best_alone(state: SiteState, outcome: Outcome, local: LocalOnly, data: SiteD
         data: The site's rows.
     """
     linear, models = fitted_logistic(data, local.network.classes)
-    said, share = better(linear, outcome.served, data)
-    linear_serves = first_wins(linear, outcome.served, data)
+    wins = _first_wins(linear, outcome.served, data)
     last = {part: data.crossfit.final(state.params[part]) for part in ("body", "head")}
     chosen: list[nn.Module] = []
     for split, logistic in enumerate(models):
         trained = {p: {n: t[split] for n, t in params.items()} for p, params in last.items()}
-        chosen.append(logistic if linear_serves[split] else whole_of(local.network, trained))
-    return Alone(said, share, outcome, tuple(chosen))
+        chosen.append(logistic if wins[split] else whole_of(local.network, trained))
+    return Alone(*_by(wins, linear, outcome.served), outcome, tuple(chosen))
 
 
-def first_wins(
+def _first_wins(
     first: Float[Tensor, "split row class"],
     second: Float[Tensor, "split row class"],
     data: SiteData,
@@ -86,5 +85,12 @@ def better(
     Returns:
         The predictions, and how often they are the first.
     """
-    wins = first_wins(first, second, data)
+    return _by(_first_wins(first, second, data), first, second)
+
+
+def _by(
+    wins: Bool[Tensor, " split"],
+    first: Float[Tensor, "split row class"],
+    second: Float[Tensor, "split row class"],
+) -> tuple[Float[Tensor, "split row class"], float]:
     return torch.where(wins[:, None, None], first, second), float(wins.float().mean())

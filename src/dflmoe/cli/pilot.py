@@ -195,8 +195,8 @@ def pilot(
         raise typer.Exit(INTERRUPTED)
     page = out / "report.html"
     write(report, page)
-    kept = out / "models"
-    if not (report.partial or demo_split):
+    kept = None if report.partial or demo_split else out / "models"
+    if kept is not None:
         with console.status("one model for each site, from all of its rows"):
             for name, model in models(study, options).items():
                 model.save(kept / f"{file_name(name)}.safetensors")
@@ -205,14 +205,14 @@ def pilot(
         raise typer.Exit(INTERRUPTED)
 
 
-def _told(report: Report, page: Path, kept: Path, *, as_json: bool) -> None:
+def _told(report: Report, page: Path, kept: Path | None, *, as_json: bool) -> None:
     """Print what came of a pilot, and where it lies."""
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
         return
     Console(highlight=False).print(result_table(report))
     typer.echo(f"{result_sentence(report)}\nReport: {page}")
-    if kept.exists():
+    if kept is not None:
         typer.echo(f"Models: {kept}")
 
 

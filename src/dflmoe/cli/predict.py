@@ -86,8 +86,8 @@ def predict(
         for at, some in new:
             lines += lines_of(one.predict(some), at, new, below)
             progress.update(task, advance=len(at))
-    for name, why in new.left_out.items():
-        console.print(f"left out: {why}", markup=False) if name else None
+    for why in new.left_out.values():
+        console.print(f"left out: {why}", markup=False)
     facts = {
         "site": one.told.site,
         "round": one.told.round,
@@ -106,19 +106,18 @@ def predict(
 
 def lines_of(found: Predictions, at: list[int], new: Unseen, below: float) -> list[Line]:
     """Return what is written of each row."""
-    answered = found.answered(below)
+    answered, likely, agreement = found.answered(below), found.likely, found.agreement
     lines: list[Line] = []
     for k, place in enumerate(at):
         line: Line = {name: _plain(values[place]) for name, values in new.names.items()}
-        likely = found.classes[found.likely[k]]
-        line["likely"] = likely if answered[k] else NOTHING
+        line["likely"] = found.classes[likely[k]] if answered[k] else NOTHING
         line |= {
             f"p {name}": round(float(p), 4)
             for name, p in zip(found.classes, found.probs[k], strict=True)
         }
         line |= {
-            "experts from": round(float(found.agreement[k, 0]), 4),
-            "to": round(float(found.agreement[k, 1]), 4),
+            "experts from": round(float(agreement[k, 0]), 4),
+            "to": round(float(agreement[k, 1]), 4),
         }
         line |= {
             f"{expert} p {name}": round(float(p), 4)

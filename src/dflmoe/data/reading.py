@@ -79,13 +79,20 @@ class Rows:
         return f"{len(left_out)} files or rows could not be read and were left out: {told}."
 
 
-def rows_of(source: Source, *, classes: tuple[str, ...] = (), step: Step = lambda *_: None) -> Rows:
+def rows_of(
+    source: Source,
+    *,
+    classes: tuple[str, ...] = (),
+    listing: Listing | None = None,
+    step: Step = lambda *_: None,
+) -> Rows:
     """Read a file or folder of images, volumes or recordings.
 
     Args:
         source: Where it is and what is in it.
         classes: That the federation agreed on; those of the source, or all that there are, if not
             given.
+        listing: Its rows, if they have been listed.
         step: Told how far it is.
 
     Raises:
@@ -94,7 +101,7 @@ def rows_of(source: Source, *, classes: tuple[str, ...] = (), step: Step = lambd
         SettingsError: A transform cannot be used.
         MissingExtraError: The library for the format is not installed.
     """
-    listing = listed(source, step=step)
+    listing = listed(source, step=step) if listing is None else listing
     names = classes or source.classes or tuple(sorted({row.label for row in listing.rows}))
     coded(listing, names, source)  # a wrong label is told before anything is decoded
     reads, values = Reads(listing, source).looked_at(step)
@@ -275,13 +282,13 @@ def study_of(sources: Mapping[str, Source], *, step: Step = lambda *_: None) -> 
         MissingExtraError: A library for a format is not installed.
     """
     first = next(iter(sources.values()))
-    classes = first.classes
-    if len(sources) > 1 and not classes:
-        labels = {
-            name: {row.label for row in listed(source).rows} for name, source in sources.items()
-        }
-        classes = tuple(sorted(set().union(*labels.values())))
-    read = {name: rows_of(one, classes=classes, step=step) for name, one in sources.items()}
+    listings = {name: listed(source, step=step) for name, source in sources.items()}
+    labels = {row.label for listing in listings.values() for row in listing.rows}
+    classes = first.classes or tuple(sorted(labels))
+    read = {
+        name: rows_of(one, classes=classes, listing=listings[name], step=step)
+        for name, one in sources.items()
+    }
     shapes = {name: one.reads.shape for name, one in read.items()}
     for name, shape in shapes.items():
         if shape != next(iter(shapes.values())):

@@ -18,7 +18,7 @@ from dflmoe.core.streaming import AT_ONCE, Make
 from dflmoe.data.kept import InMemory, Kept, OnDisk
 from dflmoe.data.listing import Listing, Step, agreeing
 from dflmoe.data.shaping import resized, shrunk, small_places, with_channels
-from dflmoe.data.source import Source
+from dflmoe.data.source import READ_BY, Source
 from dflmoe.data.transforms import Transforms
 from dflmoe.errors import DataFileError, DflmoeError, OutputError
 
@@ -237,8 +237,8 @@ class Reads:
         Raises:
             DataFileError: A file cannot be read, and none may be left out.
         """
-        made = {"form", "size", "channels", "range", "transforms", "dicom", "nifti", "edf"}
-        facts = [version("dflmoe"), repr(self.shape), self.source.model_dump_json(include=made)]
+        made = self.source.model_dump_json(include={*READ_BY})
+        facts = [version("dflmoe"), repr(self.shape), made]
         hashes = {row.file: "" for row in self.listing.rows}
         for file in hashes:
             try:

@@ -17,6 +17,9 @@ Form = Literal["table", "arrays", "images", "dicom", "nifti", "edf"]
 
 Whole = Annotated[int, Field(ge=1)]
 
+READ_BY = frozenset({"form", "size", "channels", "range", "transforms", "dicom", "nifti", "edf"})
+"""Settings that decide what a row is: the same rows are the same only where these are."""
+
 URL = re.compile(r"^[a-z0-9+]+://")
 """How the address of a database begins."""
 

@@ -13,13 +13,16 @@ from dflmoe.core.served import (
     Mixing,
     Served,
     Standardising,
-    Whole,
+    whole_of,
     with_params,
 )
 from dflmoe.core.site import Network
 from dflmoe.model.told import Blocks, Told
 from dflmoe.networks import from_recipe
 from dflmoe.types import Params
+
+BLANK: Mapping[str, Params] = {"body": {}, "head": {}}
+"""The parts of a network whose weights are still to be loaded."""
 
 
 def blocks_of(served: Served, network: Network, own: Network) -> Blocks:
@@ -37,10 +40,8 @@ def blocks_of(served: Served, network: Network, own: Network) -> Blocks:
     mixing = served.mixing
     if mixing is None:
         return Blocks(network=network.recipe, own=alone, shapes=shapes)
-    mapped: list[str] = []
     for name, head in zip(mixing.peers, mixing.borrowed, strict=True):
         if isinstance(head, Borrowed) and isinstance(head.across, AffineMap):
-            mapped.append(name)
             shapes[f"map/{name}"] = tuple(head.across.weight.shape)
     shapes |= {f"fitted/{n}": tuple(p.shape) for n, p in mixing.fitted.items()}
     return Blocks(
@@ -49,10 +50,8 @@ def blocks_of(served: Served, network: Network, own: Network) -> Blocks:
         taught=served.taught is not None,
         home=tuple(mixing.home),
         peers=tuple(mixing.peers),
-        mapped=tuple(mapped),
         pool=mixing.pool,
         cap=mixing.cap,
-        kept=tuple(mixing.kept),
         shapes=shapes,
     )
 
@@ -79,11 +78,11 @@ def served_of(told: Told, tensors: Params) -> Served:
             home=blocks.home,
             pool=blocks.pool,
             cap=blocks.cap,
-            fitted=_blank({name: blocks.shapes[f"fitted/{name}"] for name in blocks.kept}),
+            fitted=_blank(blocks.shapes),
         )
     alone: nn.Module = Logistic(told.shape, len(told.classes))
     if blocks.own is not None:
-        alone = _whole(from_recipe(blocks.own))
+        alone = whole_of(from_recipe(blocks.own), BLANK)
     scaling: nn.Module = AsItIs()
     if "scaling" in blocks.shapes:
         scaling = Standardising(*torch.zeros(3, *blocks.shapes["scaling"]))
@@ -92,27 +91,24 @@ def served_of(told: Told, tensors: Params) -> Served:
         scaling,
         alone,
         mixing=mixing,
-        taught=_whole(network) if blocks.taught else None,
+        taught=whole_of(network, BLANK) if blocks.taught else None,
         serves=told.serves,
     )
     made.load_state_dict(tensors)
     return made.requires_grad_(False).eval()
 
 
-def _whole(network: Network) -> Whole:
-    return Whole(with_params(network.body, {}), with_params(network.head, {}))
-
-
 def _borrowed(network: Network, blocks: Blocks, name: str) -> Borrowed:
     across: nn.Module = nn.Identity()
-    if name in blocks.mapped:
+    if f"map/{name}" in blocks.shapes:
         across = AffineMap(torch.zeros(blocks.shapes[f"map/{name}"]))
     return Borrowed(across, with_params(network.head, {}))
 
 
 def _blank(shapes: Mapping[str, tuple[int, ...]]) -> Params:
     """Return buffers to be filled; which experts are available is yes or no."""
+    fitted = {n.removeprefix("fitted/"): s for n, s in shapes.items() if n.startswith("fitted/")}
     return {
         name: torch.zeros(shape, dtype=torch.bool if name == "available" else torch.float32)
-        for name, shape in shapes.items()
+        for name, shape in fitted.items()
     }

@@ -1,5 +1,6 @@
 """A model for other people's pipelines: ONNX, or a program of PyTorch's own."""
 
+import io
 import json
 import logging
 import warnings
@@ -11,24 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dflmoe.errors import MissingExtraError, OptionError, OutputError
+from dflmoe.errors import MissingExtraError, OptionError
+from dflmoe.files import replace_file
 from dflmoe.model.model import Model
 
 OUTPUTS = ("probabilities", "opinions")
 OPSET = 18
-
-
-class Finite(nn.Module):
-    """A model that is given rows as its file says, for a runtime that knows one input."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated probabilities, and what each expert says."""
-        probs, opinions = self.model(rows)
-        return probs, opinions
 
 
 def export(model: Model, path: Path) -> None:
@@ -55,27 +44,25 @@ def export(model: Model, path: Path) -> None:
         }
     )
     rows = torch.zeros(2, *model.told.shape)
-    shapes = {"rows": {0: torch.export.Dim("row", min=1)}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = Finite(model.served).eval()
-    try:
+    shapes = ({0: torch.export.Dim("row", min=1)},)
+    if path.suffix == ".onnx":
         with _quietly():
-            if path.suffix == ".onnx":
-                _onnx(whole, rows, shapes, path, said)
-            elif path.suffix == ".pt2":
-                program = torch.export.export(whole, (rows,), dynamic_shapes=shapes, strict=False)
-                torch.export.save(program, path, extra_files={"dflmoe.json": said})
-            else:
-                raise OptionError(
-                    f"{path.name} ends in neither .onnx nor .pt2; name the file by what it shall be"
-                )
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+            raw = _onnx(model.served, rows, shapes, said)
+    elif path.suffix == ".pt2":
+        with _quietly(), io.BytesIO() as file:
+            program = torch.export.export(
+                model.served, (rows,), dynamic_shapes=shapes, strict=False
+            )
+            torch.export.save(program, file, extra_files={"dflmoe.json": said})
+            raw = file.getvalue()
+    else:
+        raise OptionError(
+            f"{path.name} ends in neither .onnx nor .pt2; name the file by what it shall be"
+        )
+    replace_file(path, raw)
 
 
-def _onnx(
-    whole: nn.Module, rows: Tensor, shapes: dict[str, dict[int, Any]], path: Path, said: str
-) -> None:
+def _onnx(served: nn.Module, rows: Tensor, shapes: tuple[dict[int, Any], ...], said: str) -> bytes:
     try:
         import onnx  # noqa: PLC0415 - extra
         import onnxscript  # noqa: F401, PLC0415 - extra, of which torch.onnx is made
@@ -83,20 +70,21 @@ def _onnx(
         raise MissingExtraError(
             f"ONNX needs {error.name}; install it with: pip install 'dflmoe[onnx]'"
         ) from error
-    torch.onnx.export(
-        whole,
+    program = torch.onnx.export(
+        served,
         (rows,),
-        str(path),
         input_names=["rows"],
         output_names=list(OUTPUTS),
         dynamic_shapes=shapes,
         opset_version=OPSET,
-        external_data=False,
         verbose=False,
     )
-    made = onnx.load(path)
+    if program is None:
+        raise ValueError("PyTorch made no ONNX program, which it does only for scripts")
+    made = program.model_proto
     onnx.helper.set_model_props(made, {"dflmoe": said})
-    onnx.save(made, path)
+    raw: bytes = made.SerializeToString()
+    return raw
 
 
 @contextmanager

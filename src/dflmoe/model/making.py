@@ -15,16 +15,13 @@ from dflmoe.core.dials import Dials
 from dflmoe.core.served import AsItIs, Served, Standardising, mixing_of, served_by, taught_by
 from dflmoe.core.site import Network, SiteData
 from dflmoe.data.schema import Schema
-from dflmoe.data.source import Source
+from dflmoe.data.source import READ_BY, Source
 from dflmoe.data.study import constants, cut_at
 from dflmoe.model.blocks import blocks_of
 from dflmoe.model.judging import judged, temperature_of
 from dflmoe.model.model import Model
 from dflmoe.model.told import Told
 from dflmoe.types import SiteId
-
-READING = {"form", "size", "channels", "range", "transforms", "dicom", "nifti", "edf"}
-"""What must be the same where new rows are read."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def model_of(
         columns=columns,
         reading={}
         if about.source is None
-        else about.source.model_dump(mode="json", include=READING, exclude_defaults=True),
+        else about.source.model_dump(mode="json", include={*READ_BY}, exclude_defaults=True),
         round=number,
         serves=served.serves,
         share={site: float(share[0]) for site, share in outcome.share.items()},

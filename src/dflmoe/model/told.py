@@ -73,10 +73,10 @@ class Blocks(Part):
         taught: Whether there is a network that peers taught.
         home: The experts that are the site's own; none where nothing was borrowed.
         peers: Those that were borrowed.
-        mapped: Peers whose heads are reached by a map.
         pool: How predictions are pooled.
         cap: The most that one peer may weigh.
-        shapes: Of the tensors that only a file can tell.
+        shapes: Of the tensors that only a file can tell: ``scaling``, ``map/PEER`` where a head is
+            reached by a map, and ``fitted/NAME`` of gate and shift.
     """
 
     network: str
@@ -84,10 +84,8 @@ class Blocks(Part):
     taught: bool = False
     home: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
-    mapped: tuple[str, ...] = ()
     pool: Pool = "linear"
     cap: float = 1.0
-    kept: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 

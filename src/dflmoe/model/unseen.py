@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dflmoe.data.arrays import read_npz
@@ -118,7 +117,7 @@ def _files(told: Told, source: Source) -> Unseen:
             at, rows = [], []
             for number in range(start, min(start + CHUNK, len(reads))):
                 try:
-                    rows.append(reads(torch.tensor([number]))[0].numpy())
+                    rows.append(reads.row(number))
                     at.append(number)
                 except DataFileError as error:
                     if not source.skip_unreadable:

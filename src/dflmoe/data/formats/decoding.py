@@ -70,6 +70,6 @@ def decoding(file: Path, what: str) -> Iterator[None]:
                 f"{file} cannot be read: {error.strerror}; check the disk that it is on"
             ) from error
         raise DataFileError(
-            f"{file} cannot be decoded as {what}: it is damaged or something else; "
+            f"{file} cannot be read as {what}: it is damaged or something else; "
             f"export it again, or move it away"
         ) from error

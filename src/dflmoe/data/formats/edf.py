@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from dflmoe.data.formats import FORMS, Part, suffix_of
-from dflmoe.data.formats.damaged import readable
+from dflmoe.data.formats.decoding import decoding
 from dflmoe.data.formats.records import ENCODING, Recording, opened, whole
 from dflmoe.data.formats.stages import STAGES, WAKE, near_sleep, scored
 from dflmoe.data.formats.subjects import SLEEP_EDF, bids_subject, sleep_edf_subject
@@ -76,7 +76,7 @@ class EdfRecordings:
         """See ``Format``."""
         if file.name.lower().endswith(HYPNOGRAM):
             return []
-        with readable(file, KIND):
+        with decoding(file, KIND):
             edf = whole(file)
             if not edf.signals:
                 return []
@@ -96,7 +96,7 @@ class EdfRecordings:
 
     def read(self, file: Path, at: int) -> NDArray[np.float32]:
         """Return one epoch, in microvolts or what stands for them."""
-        with readable(file, KIND):
+        with decoding(file, KIND):
             last, start = self._last, at * self._edf.epoch
             self._last = recording = (
                 last if last is not None and last.file == file else opened(file)
@@ -163,7 +163,7 @@ class EdfRecordings:
         if scores is None:
             annotations = edf.annotations
         else:
-            with readable(scores, "a hypnogram"):
+            with decoding(scores, "a hypnogram"):
                 hypnogram = whole(scores)
                 annotations = hypnogram.annotations
                 if hypnogram.starttime != edf.starttime:

@@ -23,7 +23,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
 from dflmoe.data.formats import FORMS, Part, suffix_of
-from dflmoe.data.formats.damaged import readable
+from dflmoe.data.formats.decoding import decoding
 from dflmoe.data.formats.subjects import bids_subject
 from dflmoe.data.source import Source
 from dflmoe.errors import DataFileError, SettingsError
@@ -101,7 +101,7 @@ class NiftiVolumes:
 
     def parts(self, file: Path) -> Sequence[Part]:
         """See ``Format``."""
-        with readable(file, KIND):
+        with decoding(file, KIND):
             shape = opened(file).shape
         patient = bids_subject(file, self._source.where)
         axis = self._nifti.axis
@@ -116,7 +116,7 @@ class NiftiVolumes:
 
     def read(self, file: Path, at: int) -> NDArray[np.float32]:
         """Return one row, in 0..1; as it is in the file, if the settings say a range or a mask."""
-        with readable(file, KIND):
+        with decoding(file, KIND):
             volume = self._volume(file)
             whole = self._nifti.slices == "volume"
             values = volume.shown(self._nifti.axis, None if whole else at)
