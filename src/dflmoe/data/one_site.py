@@ -156,7 +156,8 @@ def _arrays(path: Path, name: str, classes: tuple[str, ...], shape: tuple[int, .
     if len(patient) != len(y):
         raise DataFileError(f"data file {path} names {len(patient)} patients for {len(y)} rows")
     people = np.unique(patient, return_inverse=True)[1].astype(np.int64)
-    return SiteRows(name, x, y.astype(np.int64), people)
+    named = "patient" in arrays
+    return SiteRows(name, x, y.astype(np.int64), people, names_patients=named)
 
 
 def _known(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:

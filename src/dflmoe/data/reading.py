@@ -60,6 +60,7 @@ class Rows:
                 self.y[of == site],
                 np.unique(people[of == site], return_inverse=True)[1].astype(np.int64),
                 streamed=self.streamed,
+                names_patients=self.names_patients,
             )
             for site in dict.fromkeys(of.tolist())
         )

@@ -43,6 +43,7 @@ class SiteRows:
         patient: Patient of each row, unique within the site.
         subgroups: Labels of each row by what they divide, for example ``sex``; empty if unknown.
         streamed: Where rows are read, if ``x`` has no more than their numbers.
+        names_patients: Whether the rows name their patient; otherwise each is taken for one.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SiteRows:
     patient: NDArray[np.int64]
     subgroups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     streamed: "Streamed | None" = None
+    names_patients: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -393,6 +393,7 @@ def _sites(
             y=y[name == one],
             patient=np.unique(patient[name == one], return_inverse=True)[1].astype(np.int64),
             subgroups={key: values[name == one] for key, values in groups.items()},
+            names_patients=roles.patient is not None,
         )
         for one in pd.unique(name)
     )

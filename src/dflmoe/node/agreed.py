@@ -18,11 +18,11 @@ from dflmoe.core.site import Lent, LentKind, Network
 from dflmoe.core.training import Training
 from dflmoe.data.one_site import agreed
 from dflmoe.data.source import Source
+from dflmoe.data.study import SiteRows
 from dflmoe.errors import HeadError
 from dflmoe.model.making import About
 from dflmoe.networks import build, entire
 from dflmoe.security.charter import Charter
-from dflmoe.types import SiteId
 from dflmoe.wire.manifest import Manifest
 from dflmoe.wire.payload import HeadSpec
 
@@ -68,12 +68,11 @@ def method_of(charter: Charter, network: Network, *, control: Control = "none") 
     return DFLMoE(network, dials, lending, training, body_seed=charter.body_seed)
 
 
-def about_of(charter: Charter, source: Source, site: SiteId) -> About:
+def about_of(charter: Charter, source: Source, rows: SiteRows) -> About:
     """Return what a site's model is for."""
     columns = None if charter.columns is None else agreed(charter.columns, source.where)
-    named = source.patient is not None or (columns is not None and columns.patient is not None)
     return About(
-        site=site,
+        site=rows.name,
         federation=charter.name,
         task=charter.task,
         classes=charter.classes,
@@ -81,7 +80,7 @@ def about_of(charter: Charter, source: Source, site: SiteId) -> About:
         shape=charter.shape,
         columns=columns,
         source=source,
-        names_patients=named,
+        names_patients=rows.names_patients,
     )
 
 

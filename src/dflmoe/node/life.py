@@ -218,7 +218,7 @@ class Life:
         self.doing = "meeting peers"
         self._meet()
         method = replace(method_of(charter, had.network), keeps=True)
-        about = about_of(charter, self.settings.data, self.replica.name)
+        about = about_of(charter, self.settings.data, had.rows)
 
         def serve(summary: RoundSummary, outcome: Outcome) -> bytes:
             made = model_of(
