@@ -29,10 +29,10 @@ def every(request: pytest.FixtureRequest) -> int:
     return 1 if request.config.getoption("--all-faults") else 6
 
 
-# --- families of faults and attacks, as docs/tests.md names them ---
+# --- families of faults and attacks, as docs/explanation/tests.md names them ---
 
 FAMILY = "family"
-PAGE = Path(__file__).parents[1] / "docs/tests.md"
+PAGE = Path(__file__).parents[1] / "docs/explanation/tests.md"
 
 
 def families() -> dict[str, list[str]]:
@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                     tried[family] += 1
                     survived[family] += outcome == "passed"
     if tried:
-        terminalreporter.section("families of faults and attacks (docs/tests.md)")
+        terminalreporter.section("families of faults and attacks (docs/explanation/tests.md)")
         for family in families():
             if tried[family]:
                 terminalreporter.write_line(

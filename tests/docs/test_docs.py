@@ -31,6 +31,12 @@ from dflmoe.security.policy import POLICY, Policy
 ROOT = Path(__file__).parents[2]
 
 
+def _page(name: str) -> str:
+    """Return the one page of the docs that has this name."""
+    (found,) = (ROOT / "docs").rglob(name)
+    return found.read_text()
+
+
 def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
     classes: list[type[errors.DflmoeError]] = [
         c
@@ -40,7 +46,7 @@ def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
     codes = [c.exit_code for c in classes]
     assert len(set(codes)) == len(codes)
     assert not {2, 130} & set(codes)
-    table = (ROOT / "docs/errors.md").read_text()
+    table = (ROOT / "docs/reference/errors.md").read_text()
     for one in classes:
         assert f"| `{one.__name__}` | {one.exit_code} |" in table
         assert one.__name__ in (errors.__doc__ or "")
@@ -58,7 +64,7 @@ def test_every_error_has_its_own_exit_code_and_a_line_in_the_docs() -> None:
 def test_every_option_is_in_the_docs(
     command: Callable[..., None], page: str, arguments: set[str]
 ) -> None:
-    docs = (ROOT / "docs" / page).read_text()
+    docs = _page(page)
     for name in inspect.signature(command).parameters.keys() - arguments:
         option = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
         assert f"`{option}`" in docs
@@ -83,7 +89,7 @@ def test_every_option_is_in_the_docs(
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
-    rows = (ROOT / "docs" / page).read_text().splitlines()
+    rows = _page(page).splitlines()
     root = typer.main.get_group(app)
     found = root.get_command(typer.Context(root), group)
     commands = found.commands if isinstance(found, TyperGroup) else {"": found}
@@ -98,7 +104,7 @@ def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, pag
 
 
 def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/federation.md").read_text()
+    docs = (ROOT / "docs/how-to/federation.md").read_text()
     for key in Charter.model_fields.keys() - {"format", "federation"}:
         assert f"`{key}`" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -108,7 +114,7 @@ def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path
 
 
 def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/node.md").read_text()
+    docs = (ROOT / "docs/how-to/node.md").read_text()
     for key in Settings.model_fields.keys() - {"data"}:
         assert f"| `{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -118,7 +124,7 @@ def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_pat
 
 
 def test_every_setting_of_a_source_is_in_the_docs() -> None:
-    docs = (ROOT / "docs/data.md").read_text()
+    docs = (ROOT / "docs/how-to/data.md").read_text()
     for name, field in Source.model_fields.items():
         assert f"| `{field.alias or name}` |" in docs, name
     for section in ("dicom", "nifti", "edf"):
@@ -130,7 +136,7 @@ def test_every_setting_of_a_source_is_in_the_docs() -> None:
 
 
 def test_every_key_of_a_policy_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/audit.md").read_text()
+    docs = (ROOT / "docs/reference/audit.md").read_text()
     for key in Policy.model_fields:
         assert f"| `{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -140,7 +146,9 @@ def test_every_key_of_a_policy_is_in_the_docs_and_their_example_is_one(tmp_path:
 
 
 def test_every_kind_of_entry_of_the_log_is_in_the_docs() -> None:
-    (table, *_) = re.findall(r"\| kind \|.*?\n\n", (ROOT / "docs/audit.md").read_text(), re.S)
+    (table, *_) = re.findall(
+        r"\| kind \|.*?\n\n", (ROOT / "docs/reference/audit.md").read_text(), re.S
+    )
     assert set(get_args(Kind)) <= set(re.findall(r"`(\w+)`", table))
 
 
@@ -153,7 +161,7 @@ def test_every_family_has_tests() -> None:
 
 @pytest.mark.parametrize("page", ["threat-model.md", "audit.md", "tests.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
+    named = set(re.findall(r"`(test_\w+)`", _page(page)))
     there = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
@@ -164,16 +172,16 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
 
 
 def test_the_bench_page_names_all_that_can_be_played() -> None:
-    docs = (ROOT / "docs/bench.md").read_text()
+    docs = (ROOT / "docs/how-to/bench.md").read_text()
     for name in (*shipped(), *(n for n in names() if n not in RIVALS), *NAMES, *networks()):
         assert f"`{name}`" in docs, name
-    rivals = (ROOT / "docs/baselines.md").read_text()
+    rivals = (ROOT / "docs/reference/baselines.md").read_text()
     for name in RIVALS:
         assert f"`{name}`" in rivals, name
 
 
 def test_the_docs_experiment_can_be_loaded(tmp_path: Path) -> None:
-    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/bench.md").read_text(), re.S)
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/bench.md").read_text(), re.S)
     path = tmp_path / "ward.toml"
     path.write_text(shown)
     assert load(str(path)).task("ward").set == "busi"
@@ -189,9 +197,11 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_docs_network_with_batchnorm_can_have_a_public_body() -> None:
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/bodies.md").read_text(), re.S)
+    (shown,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/bodies.md").read_text(), re.S
+    )
     ours: dict[str, Any] = {}
-    exec(compile(shown, "docs/bodies.md", "exec"), ours)  # noqa: S102 - the docs' own example
+    exec(compile(shown, "docs/how-to/bodies.md", "exec"), ours)  # noqa: S102 - the docs' own example
     assert (
         split(ours["make"]((3, 16, 16), 2), "classifier", shape=(3, 16, 16), outputs=2).width == 32
     )

@@ -1,4 +1,4 @@
-"""Every line of docs/walkthroughs.md, on small files of every kind."""
+"""Every line of docs/tutorials/walkthroughs.md, on small files of every kind."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ from dflmoe.pilot import plan
 
 pytestmark = pytest.mark.e2e
 
-DOCS = Path(__file__).parents[2] / "docs/walkthroughs.md"
+DOCS = Path(__file__).parents[2] / "docs/tutorials/walkthroughs.md"
 FEW_STEPS = replace(IMAGE_NETWORK, max_steps=20, judge_every=10)
 """Networks for images and series are trained this long here, and ten times as long for users."""
 

@@ -1,16 +1,17 @@
 """The command line: an expected error is one sentence and an exit code, never a traceback."""
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from dflmoe.errors import DflmoeError, MissingExtraError
+from dflmoe.errors import DflmoeError, MissingExtraError, OptionError
 
 COMMANDS: Mapping[str, str] = {
     "pilot": "pilot",
@@ -83,23 +84,33 @@ app = typer.Typer(
 )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
-    if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - not needed to start
-
-        typer.echo(version("dflmoe"))
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def base(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say which.")
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Say which, and stop.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version: and all that a bug report needs.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: as JSON.")] = False,
 ) -> None:
     """Federated learning without a server: hospitals lend each other light heads."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    if version:
+        typer.echo(_version(verbose=verbose, as_json=as_json))
+        raise typer.Exit
+    if verbose or as_json:
+        raise OptionError("--verbose and --json here go with --version; add it, or leave them out")
+
+
+def _version(*, verbose: bool, as_json: bool) -> str:
+    """Return the version; with all that it hangs on if that is wanted."""
+    from dflmoe.cli.version import about, lines  # noqa: PLC0415 - not needed to start
+
+    found = about() if verbose else {"dflmoe": metadata.version("dflmoe")}
+    if as_json:
+        return json.dumps(found, indent=1)
+    return lines(found) if verbose else str(found["dflmoe"])
 
 
 def main() -> None:

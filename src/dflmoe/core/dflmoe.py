@@ -2,7 +2,7 @@
 
 Xie et al., dFLMoE: Decentralized Federated Learning via Mixture of Experts for Medical Data
 Analysis, CVPR 2025. ``Dials.paper()`` is our reading of the published method; the other dials are
-what made borrowed heads mean something in our trials (docs/method.md).
+what made borrowed heads mean something in our trials (docs/explanation/method.md).
 """
 
 from collections.abc import Mapping, Sequence

@@ -42,7 +42,7 @@ Kind = Literal[
     "round",
     "report",
 ]
-"""What happened: see ``docs/audit.md``."""
+"""What happened: see ``docs/reference/audit.md``."""
 
 Fact = Annotated[str, Field(max_length=400)] | int | float | None
 Facts = Mapping[str, Fact | Sequence[str]]

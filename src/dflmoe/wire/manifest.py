@@ -3,6 +3,8 @@
 It names sites, numbers and hashes only: how many rows a site has is told as a band.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, get_args
 
@@ -41,6 +43,18 @@ def faults_of(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
+FORMAT = re.compile(r"'?(dflmoe-[a-z]+)-([1-9][0-9]{0,3})'?")
+"""What a document says that it is, and in which version."""
+
+
+def _is_newer(found: object, context: Mapping[str, object]) -> bool:
+    """Return whether a format is a later version of the one that was expected."""
+    has, wanted = (FORMAT.fullmatch(str(one)) for one in (found, context["expected"]))
+    if has is None or wanted is None or has[1] != wanted[1]:
+        return False
+    return int(has[2]) > int(wanted[2])
+
+
 class Document(BaseModel, frozen=True, extra="forbid", strict=True):
     """Something that is signed: immutable, and a key that nobody knows is an error."""
 
@@ -55,6 +69,11 @@ class Document(BaseModel, frozen=True, extra="forbid", strict=True):
             return cls.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "literal_error" and _is_newer(first["input"], first["ctx"]):
+                raise EnvelopeError(
+                    f"{what} has the format {first['input']}, which is newer than this version of "
+                    f"dflmoe; upgrade it"
+                ) from error
             where = ".".join(map(str, first["loc"])) or "it"
             raise EnvelopeError(f"{what} cannot be read: {where}: {first['msg']}") from error
 
