@@ -1,4 +1,4 @@
-"""Compare our local-only, FedAvg and FedRep with those of fluke-fl: see docs/explanation/crosscheck.md.
+"""Compare our local-only, FedAvg and FedRep with fluke-fl's: docs/explanation/crosscheck.md.
 
 Run it as ``make fluke``, or as ``python benchmarks/fluke/check.py --python PYTHON`` with the Python
 of an environment that has fluke-fl. It leaves with 1 if any mean differs by more than the limit.

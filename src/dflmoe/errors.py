@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose; each has an exit code and a line in docs/reference/errors.md.
+"""Every error raised on purpose; each has an exit code and a line in docs/reference/errors.md.
 
 DflmoeError
 ├── DataError                the data cannot be used

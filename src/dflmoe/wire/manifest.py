@@ -6,7 +6,7 @@ It names sites, numbers and hashes only: how many rows a site has is told as a b
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
@@ -56,7 +56,14 @@ def _is_newer(found: object, context: Mapping[str, object]) -> bool:
 
 
 class Document(BaseModel, frozen=True, extra="forbid", strict=True):
-    """Something that is signed: immutable, and a key that nobody knows is an error."""
+    """Something that is signed: immutable, and a key that nobody knows is an error.
+
+    Attributes:
+        LATER: Fields that came after a format was first written. Where one has its default it is
+            not written, so that an older document keeps its digest, and an older version reads it.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def read(cls, payload: bytes, what: str) -> Self:
@@ -79,7 +86,9 @@ class Document(BaseModel, frozen=True, extra="forbid", strict=True):
 
     def signed(self) -> bytes:
         """Return the bytes that are signed."""
-        return self.model_dump_json().encode()
+        fields = type(self).model_fields
+        unsaid = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump_json(exclude=unsaid).encode()
 
 
 class Spent(Document):
