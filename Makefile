@@ -7,7 +7,8 @@
 # make test    what every change must pass
 # make test-faults  faults at every moment, where make test takes a sample
 # make test-e2e     the commands as users run them, from keys to predictions
-# make test-all     all three: everything that CI checks
+# make test-release  what is released: wheel, sdist and list of components in dist/, and the pilot from them
+# make test-all     all four: everything that CI checks
 # make test-gpu     on a machine that has one: a GPU computes what a CPU does
 # make night   half an hour of faults drawn by chance, for five nodes
 # make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
@@ -22,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench bench-methods bench-speed bench-peers test test-faults test-e2e test-all test-gpu night fuzz check fluke clean
+.PHONY: pilot demo bench bench-methods bench-speed bench-peers test test-faults test-e2e test-release test-all test-gpu night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -66,7 +67,11 @@ test-e2e: .venv/.test
 	scripts/browser
 	$(BIN)/pytest tests/e2e --numprocesses 2 --dist worksteal $(UNCHECKED)
 
-test-all: test test-faults test-e2e
+test-release: .venv/.test
+	scripts/dist $(BIN)/python "$(TORCH)"
+	$(BIN)/pytest tests/release $(UNCHECKED)
+
+test-all: test test-faults test-e2e test-release
 
 test-gpu: .venv/.test
 	$(BIN)/pytest tests/gpu $(UNCHECKED)
