@@ -1,4 +1,4 @@
-"""What ``scripts/dist`` wrote is whole, can be made again, and plays the pilot in an empty place."""
+"""What ``scripts/dist`` wrote is whole and can be made again; the pilot plays from it alone."""
 
 import hashlib
 import json
