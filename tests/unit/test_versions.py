@@ -24,7 +24,7 @@ class Before(Document):
 
 
 class After(Document):
-    LATER: ClassVar[frozenset[str]] = frozenset({"limit"})
+    later: ClassVar[frozenset[str]] = frozenset({"limit"})
 
     name: str
     limit: int = 5

@@ -59,11 +59,11 @@ class Document(BaseModel, frozen=True, extra="forbid", strict=True):
     """Something that is signed: immutable, and a key that nobody knows is an error.
 
     Attributes:
-        LATER: Fields that came after a format was first written. Where one has its default it is
+        later: Fields that came after a format was first written. Where one has its default it is
             not written, so that an older document keeps its digest, and an older version reads it.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def read(cls, payload: bytes, what: str) -> Self:
@@ -87,7 +87,7 @@ class Document(BaseModel, frozen=True, extra="forbid", strict=True):
     def signed(self) -> bytes:
         """Return the bytes that are signed."""
         fields = type(self).model_fields
-        unsaid = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        unsaid = {name for name in self.later if getattr(self, name) == fields[name].default}
         return self.model_dump_json(exclude=unsaid).encode()
 
 
