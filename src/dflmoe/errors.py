@@ -19,6 +19,9 @@ DflmoeError
 ├── SettingsError            a node's settings are missing, malformed or contradictory
 ├── RunningError             a node runs already, or none does
 ├── ModelError               a file is no model, or cannot be used as one
+├── PageError                the live page cannot be served
+├── ShareError               a report that a site shared cannot be believed or used
+├── PrivacyError             a promise of privacy cannot be given, or is used up
 ├── UnsoundError             the doctor, or the check of data, found what keeps a node from running
 ├── TrainingError            training ran into numbers that are not finite, or came to nothing
 └── SecurityError            something must not be trusted
@@ -229,6 +232,24 @@ class ModelError(DflmoeError):
     """A file is no model, or cannot be used as one."""
 
     exit_code = 35
+
+
+class PageError(DflmoeError):
+    """The live page cannot be served: its address is taken, malformed, or none of this machine."""
+
+    exit_code = 36
+
+
+class ShareError(DflmoeError):
+    """A report that a site shared is forged, of another federation, or told twice."""
+
+    exit_code = 37
+
+
+class PrivacyError(DflmoeError):
+    """A promise of privacy that is asked for cannot be given honestly, or is used up."""
+
+    exit_code = 38
 
 
 class PolicyError(SecurityError):

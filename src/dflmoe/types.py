@@ -1,12 +1,17 @@
 """The words that every layer shares."""
 
 import hashlib
+from collections.abc import Callable
+from datetime import datetime
 
 import torch
 from torch import Tensor
 
 SiteId = str
 """Name of a site: unique in its federation."""
+
+Clock = Callable[[], datetime]
+"""Says what time it is."""
 
 Params = dict[str, Tensor]
 """Named tensors of a module. *Stacked* parameters carry one more, leading, axis: the fit."""

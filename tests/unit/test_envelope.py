@@ -90,7 +90,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
         pytest.param(lambda m: m.update(site="../ann"), "site", id="a path for a name"),
         pytest.param(lambda m: m.update(site="ann\n"), "site", id="a line's end in a name"),
         pytest.param(lambda m: m.update(payload="AB"), "payload", id="no digest"),
-        pytest.param(lambda m: m.update(format="dflmoe-head-2"), "format", id="a newer format"),
+        pytest.param(lambda m: m.update(format="dflmoe-card-1"), "format", id="another format"),
         pytest.param(lambda m: m.update(rows="37"), "rows", id="rows told exactly"),
     ],
 )

@@ -144,7 +144,7 @@ class TaskSetting(Section):
 class Condition(Section):
     """Something that is changed for all methods alike."""
 
-    later = frozenset({"hostile", "anchors", "anchors_from", "tasks", "public_body"})
+    later = frozenset({"hostile", "anchors", "anchors_from", "tasks", "public_body", "epsilon"})
 
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
@@ -156,6 +156,7 @@ class Condition(Section):
     anchors: PositiveInt | None = None  # as many of the public rows; sites have the same rows
     anchors_from: str | None = None  # another set in their place, or "noise"
     public_body: str | None = None  # the set that the body of every network learnt before
+    epsilon: PositiveFloat | None = None  # what a lent head may tell; no noise if not given
     tasks: tuple[str, ...] = ()  # where it is played; everywhere if empty
 
     @model_validator(mode="after")

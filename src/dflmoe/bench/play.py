@@ -25,11 +25,17 @@ from dflmoe.core.site import Network, SiteData
 from dflmoe.core.stacking import initial
 from dflmoe.core.task import Labels
 from dflmoe.errors import DflmoeError, ExperimentError, NetworkError
+from dflmoe.privacy.lending import Lending, Private
 from dflmoe.privacy.membership import Leak
+from dflmoe.privacy.noise import Budget as Epsilon
+from dflmoe.privacy.noise import Noise
 from dflmoe.simulation.faults import Fault, Weather
 from dflmoe.simulation.federation import Played, play
 from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId, generator
+
+DELTA = 1e-5
+"""Chance that the bound of a private head does not hold."""
 
 PLAIN_MACHINE = Machine()
 """The cores of a CPU."""
@@ -158,7 +164,14 @@ def _ours(
         dials, rounds = replace(dials, averaging=budget.rounds), budget.rounds + 1
     training = budget.training if method.once else budget.steps
     algorithms: dict[SiteId, Algorithm] = {
-        name: DFLMoE(network, dials, training, budget.training, body_seed=setting.seed)
+        name: DFLMoE(
+            network,
+            dials,
+            training,
+            budget.training,
+            body_seed=setting.seed,
+            lender=_noisy(setting, name),
+        )
         for name, network in networks.items()
     }
     weather = _weather(setting, sites, rounds)
@@ -173,6 +186,22 @@ def _ours(
         machine=machine,
     )
     return played, rounds
+
+
+class _Once:
+    """The account of a site that lends once."""
+
+    def spend(self, head: str, noise: Noise) -> None:
+        """See ``Ledger.spend``."""
+
+
+def _noisy(setting: RunSetting, site: SiteId) -> Lending | None:
+    """Return what adds noise to a site's head, if the condition asks for it."""
+    epsilon = setting.condition.epsilon
+    if epsilon is None:
+        return None
+    key = f"{setting.seed}/{site}".encode()  # no secret: what is lent here reaches nobody
+    return Lending(private=Private(Epsilon(epsilon, epsilon, DELTA), key, _Once()))
 
 
 def _exchange(sites: Federation) -> Exchange:

@@ -12,7 +12,7 @@ from dflmoe.core.site import CrossFit, SiteData
 from dflmoe.data import partitions
 from dflmoe.data.sets import load_set, other_people
 from dflmoe.errors import OptionError
-from dflmoe.networks import build
+from dflmoe.networks import build, splits
 from dflmoe.simulation.federation import play
 from dflmoe.types import Params
 
@@ -43,6 +43,7 @@ def public_weights(
     return _trained(
         name=name,
         network=network,
+        at=splits(network)[1] if setting.condition.lends == "block" else None,
         shape=shape,
         side=task.side,
         learning=task.learning,
@@ -56,6 +57,7 @@ def _trained(
     *,
     name: str,
     network: str,
+    at: str | None,
     shape: tuple[int, ...],
     side: int | None,
     learning: Learning,
@@ -76,7 +78,7 @@ def _trained(
         CrossFit(torch.from_numpy(fold)[None]),
         torch.from_numpy(rows.group),
     )
-    algorithm = LocalOnly(build(network, shape, len(rows.classes)), learning.training)
+    algorithm = LocalOnly(build(network, shape, len(rows.classes), at=at), learning.training)
     played = play({name: algorithm}, {name: data}, rounds=1, seed=seed, purpose="public body")
     body = data.crossfit.final(played.states[name].params["body"])
     return {part: p[0] for part, p in body.items()}

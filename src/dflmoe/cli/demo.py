@@ -1,5 +1,7 @@
 """``dflmoe demo``: three hospitals' nodes on this machine, over mutual TLS."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +11,12 @@ from rich.live import Live
 from rich.table import Table
 
 from dflmoe.cli.interrupt import INTERRUPTED, interruptible
+from dflmoe.cli.page import shown_at
 from dflmoe.cli.pilot import dtype_of, result_sentence, result_table
 from dflmoe.demo.stage import put_on, stage
 from dflmoe.errors import OptionError
 from dflmoe.files import writable
+from dflmoe.node.home import Home
 from dflmoe.node.status import Status
 from dflmoe.types import SiteId
 
@@ -29,6 +33,9 @@ def demo(
             "--lockstep", help="One round, in step, as dflmoe pilot --demo-split plays it."
         ),
     ] = False,
+    page: Annotated[
+        str | None, typer.Option(help="host:port to serve the first hospital's live page at.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("runs/demo"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
@@ -65,7 +72,14 @@ def demo(
                         told[name] = line
                         console.print(line)
 
-            report = put_on(staged, look)
+            @contextmanager
+            def beside(folder: Path) -> Iterator[None]:
+                with shown_at(Home(folder), page) if page else nullcontext() as url:
+                    if url is not None:
+                        console.print(f"Page: {url}", markup=False, soft_wrap=True)
+                    yield
+
+            report = put_on(staged, look, beside)
     except KeyboardInterrupt:
         console.print("Stopped; all nodes have ended.")
         raise typer.Exit(INTERRUPTED) from None

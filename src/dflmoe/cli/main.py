@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "body": "app",
     "store": "app",
     "audit": "app",
+    "page": "page",
+    "privacy": "app",
 }
 """Each command's name, and what it is in the module of that name, or in another that is named."""
 

@@ -1,5 +1,6 @@
 """``dflmoe node``: play rounds with the other hospitals, and use what comes of it."""
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from dflmoe.cli.interrupt import INTERRUPTED, interruptible
 from dflmoe.cli.options import HOME, HomeOption, JsonOption
+from dflmoe.cli.page import shown_at
 from dflmoe.cli.site import home_of
 from dflmoe.data.source import SETTINGS
 from dflmoe.errors import OptionError, RunningError, TrainingError
@@ -36,6 +38,9 @@ def run(
     bind: Annotated[
         str | None, typer.Option(help="host:port to listen at; else as site.toml.")
     ] = None,
+    page: Annotated[
+        str | None, typer.Option(help="host:port to serve the live page at, beside the node.")
+    ] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Play rounds with the newest heads that are held, waiting for nobody.
@@ -59,7 +64,9 @@ def run(
     try:
         with alone_in(here.folder):
             life = Life(here, settings)
-            with life.online():
+            with life.online(), shown_at(here, page) if page else nullcontext() as url:
+                if url is not None:
+                    console.print(f"Page: {url}", markup=False, soft_wrap=True)
                 at = f" and listens at port {life.network.port}" if life.network.port else ""
                 console.print(f"{name} runs{at}; Ctrl-C ends it.")
                 if life.replica.relays:
@@ -120,6 +127,8 @@ def _line(summary: RoundSummary) -> str:
         nothing = ", ".join(f"{site} ({why})" for site, why in summary.missing.items())
         there = len(summary.heard)
         line += f", {there} of {there + len(summary.missing)}: nothing of {nothing}"
+    if summary.withheld is not None:
+        line += f"; its own head is not lent: {summary.withheld}"
     return line if summary.outage is None else f"{line}; nothing was exchanged: {summary.outage}"
 
 

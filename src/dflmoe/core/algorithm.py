@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dflmoe.core.site import Lent, SiteData, SiteState
+from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.task import training_mean
 from dflmoe.types import Params, SiteId
 
@@ -93,6 +93,38 @@ def out_of_fold_loss(
 ) -> Float[Tensor, " split"]:
     """Return the mean loss over each split's training rows."""
     return training_mean(out_of_fold_losses(log_probs, data), data.crossfit.fold)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A head that is about to be lent, and what is known of it at home.
+
+    Attributes:
+        lent: What would travel.
+        network: The site's.
+        heads: The head of every fit, ``[model, ...]``; none if the one that is lent has no twins.
+        features: Of all rows, under the body of every fit.
+        anchors: Features of the anchors under the body of the last fit, where their like is lent.
+        data: The site's rows.
+        peers: The newest head of each peer that means the same here; none in a space of its own.
+    """
+
+    lent: Lent
+    network: Network
+    heads: Params
+    features: Float[Tensor, "model row feature ..."]
+    anchors: Float[Tensor, "split anchor feature ..."] | None
+    data: SiteData
+    peers: Mapping[SiteId, Params]
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """Stands between a head and its lending: lends it, a private one in its place, or nothing."""
+
+    def __call__(self, release: Release) -> Lent:
+        """Return what is lent; without tensors if nothing is."""
+        ...
 
 
 @runtime_checkable

@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dflmoe.core.algorithm import Outcome, alone_outcome, out_of_fold_loss
+from dflmoe.core.algorithm import (
+    Lender,
+    Outcome,
+    Release,
+    alone_outcome,
+    out_of_fold_loss,
+)
 from dflmoe.core.align import aligned, anchor_features, anchored_map
 from dflmoe.core.controls import bootstrap, permuted, random_like
 from dflmoe.core.dials import Dials
@@ -64,6 +70,9 @@ class DFLMoE:
             if not given.
         body_seed: The federation's seed.
         keeps: Whether outcomes tell what the mixture is made of, so that it can serve elsewhere.
+        min_class_patients: A class of fewer patients teaches nothing that is lent; the head that
+            stays at home learns it.
+        lender: Decides about each head before it is lent; every one is lent as it is without it.
     """
 
     network: Network
@@ -72,6 +81,8 @@ class DFLMoE:
     tuning: Training | None = None
     body_seed: int = 0
     keeps: bool = False
+    min_class_patients: int = 0
+    lender: Lender | None = None
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
@@ -97,19 +108,24 @@ class DFLMoE:
             start["head"] = state.params.get("average", start["head"])
         plan = self._plan(averages=averages)
         trained = lender = self._trained(start, data, rng, plan)
+        common = data.without_rare(self.min_class_patients)
         if self.dials.control == "shuffled":
             lender = self._trained(start, permuted(data, rng), rng, plan)
+        elif common is not data:
+            lender = self._trained(start, common, rng, plan)
         folds, width = data.crossfit, self.network.width
         state = replace(state, round=state.round + 1)
         if averages:
             kept = {"began": start["head"], "average": trained["head"]}
             state = replace(state, params={**state.params, **kept})
-            return state, Lent(state.site, state.round, "fits", width, folds.by_fit(lender["head"]))
+            lent = Lent(state.site, state.round, "fits", width, folds.by_fit(lender["head"]))
+            return state, self._lent(lent, lender, state, data)
         state = replace(state, params={**state.params, **trained})
-        lent = folds.final(lender["head"])
+        tensors = folds.final(lender["head"])
         if self.dials.align == "anchored" or self.dials.distil:
-            lent = {**lent, **self._beside(lender, data)}
-        return state, Lent(state.site, state.round, "head", width, lent)
+            tensors = {**tensors, **self._beside(lender, data)}
+        lent = Lent(state.site, state.round, "head", width, tensors)
+        return state, self._lent(lent, lender, state, data)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -163,6 +179,26 @@ class DFLMoE:
             fitted = {part: data.crossfit.final(params) for part, params in parts.items()}
             outcome = replace(outcome, fitted=fitted | taught)
         return state, outcome
+
+    def _lent(
+        self, lent: Lent, trained: Mapping[str, Params], state: SiteState, data: SiteData
+    ) -> Lent:
+        """Return what the lender makes of a head."""
+        if self.lender is None:
+            return lent
+        beside = self.dials.align == "anchored" or bool(self.dials.distil)
+        held = state.experts if self.network.common else {}
+        return self.lender(
+            Release(
+                lent,
+                self.network,
+                trained["head"],
+                self._features(trained["body"], data),
+                self._of_anchors(trained["body"], data, -1) if beside else None,
+                data,
+                {site: expert.head for site, expert in sorted(held.items())},
+            )
+        )
 
     def _of_anchors(
         self, body: Params, data: SiteData, fit: int | None = None

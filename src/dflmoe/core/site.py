@@ -221,6 +221,22 @@ class SiteData:
         """How often each fit is judged on each row."""
         return self._counted(self.crossfit.judges)
 
+    def without_rare(self, fewest: int) -> "SiteData":
+        """Return the same rows, of which those of a rare class count for nothing.
+
+        Args:
+            fewest: Patients whom a class must have among the training rows of every split.
+        """
+        if self.y.dim() != 1 or self.y.is_floating_point():
+            return self
+        times = torch.ones(self.crossfit.fold.shape) if self.times is None else self.times.float()
+        for split, fold in enumerate(self.crossfit.fold):
+            for label in self.y[fold >= 0].unique():
+                rows = (fold >= 0) & (self.y == label)
+                if len(self.group[rows].unique()) < fewest:
+                    times[split, rows] = 0
+        return self if bool((times == 1).all()) else replace(self, times=times)
+
     def _counted(self, mask: Bool[Tensor, "split fit row"]) -> Float[Tensor, "split fit row"]:
         counts = mask.float()
         return counts if self.times is None else counts * self.times[:, None, :]
@@ -237,7 +253,8 @@ class Lent:
             anchors) for rivals that send those.
         width: Input width of the head, so that the receiver can size its transform.
         tensors: ``[split, ...]`` each, or ``[split, fit, ...]`` where every fit is lent; on a node
-            the split axis has length one.
+            the split axis has length one. None at all if the site lends nothing in this round.
+        withheld: Why nothing is lent, in a sentence; none where something is.
     """
 
     site: SiteId
@@ -245,6 +262,7 @@ class Lent:
     kind: LentKind
     width: int
     tensors: Params
+    withheld: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,6 +28,8 @@ EXCHANGE: Exchange = "shared"
 
 Look = Callable[[dict[SiteId, Status]], None]
 """Told again and again what each site says of itself."""
+
+Beside = Callable[[Path], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ def stage(
     return Staged(demo_study(count), seed, dtype, 1 if lockstep else rounds, lockstep, out)
 
 
-def put_on(staged: Staged, look: Look) -> Report:
+def put_on(staged: Staged, look: Look, beside: Beside = lambda _: nullcontext()) -> Report:
     """Play, and return the report of all sites together; each site's own is written beside it.
 
     Args:
         staged: What is put on.
         look: Told what each site does, several times a second.
+        beside: What runs beside the nodes, given the folder of the first site.
 
     Raises:
         ExchangeError: A hospital ended before it had reported.
@@ -76,7 +79,7 @@ def put_on(staged: Staged, look: Look) -> Report:
     names = [site.name for site in staged.study.sites]
     with _folder() as folder:
         _prepared(folder, staged)
-        with _running(folder, staged) as processes:
+        with beside(folder / names[0]), _running(folder, staged) as processes:
             while any(process.is_alive() for process in processes):
                 processes[0].join(LOOK_S)
                 look(_statuses(folder, names))

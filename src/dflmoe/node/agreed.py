@@ -65,7 +65,14 @@ def method_of(charter: Charter, network: Network, *, control: Control = "none") 
         dials = replace(dials, body="public", vouched=network.common)
     training = training_of(charter)
     lending = LOCAL_STEPS if averages else training
-    return DFLMoE(network, dials, lending, training, body_seed=charter.body_seed)
+    return DFLMoE(
+        network,
+        dials,
+        lending,
+        training,
+        body_seed=charter.body_seed,
+        min_class_patients=charter.min_class_patients,
+    )
 
 
 def about_of(charter: Charter, source: Source, rows: SiteRows) -> About:

@@ -53,10 +53,20 @@ def export(store: Store, name: SiteId, path: Path) -> int:
         OutputError: The file cannot be written.
         StoreError: The log holds what no node wrote.
     """
+    lines = lines_of(store, name)
+    replace_file(path, b"".join(lines))
+    return len(lines)
+
+
+def lines_of(store: Store, name: SiteId) -> list[bytes]:
+    """Return the log and all receipts, a line each.
+
+    Raises:
+        StoreError: The log holds what no node wrote.
+    """
     lines = [Line(entry=entry) for entry in store.entries()]
     lines += [Line(receipt=one) for one in kept(store, name)]
-    replace_file(path, b"".join(line.signed() + b"\n" for line in lines))
-    return len(lines)
+    return [line.signed() + b"\n" for line in lines]
 
 
 def kept(store: Store, name: SiteId, site: SiteId | None = None) -> list[Receipt]:

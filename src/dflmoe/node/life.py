@@ -33,6 +33,7 @@ from dflmoe.node.exchange import Exchange, FolderExchange, Several, Synced
 from dflmoe.node.home import Home
 from dflmoe.node.network import Network
 from dflmoe.node.node import Node, RoundSummary
+from dflmoe.node.private import check_promise, lender_of
 from dflmoe.node.replica import Replica
 from dflmoe.node.settings import Settings
 from dflmoe.node.status import status_of
@@ -205,6 +206,7 @@ class Life:
         Raises:
             SettingsError: The settings name no rows.
             DataError: The rows cannot be used.
+            PrivacyError: The policy asks for a promise that cannot be given honestly.
             StoreError: The last state cannot be read, or a round before ``until`` not stored.
             OutputError: There is no room for a temporary file.
             FloatingPointError: A loss is not finite.
@@ -214,10 +216,12 @@ class Life:
         charter, seed = self.replica.roster.charter, self.settings.seed
         self.doing = "training alone"
         _has_room()
+        check_promise(charter, self.replica.policy)
         had = baseline(charter, self.settings.data, self.replica.name, seed=seed)
         self.doing = "meeting peers"
         self._meet()
-        method = replace(method_of(charter, had.network), keeps=True)
+        lender = lender_of(self.replica, had.network)
+        method = replace(method_of(charter, had.network), keeps=True, lender=lender)
         about = about_of(charter, self.settings.data, had.rows)
 
         def serve(summary: RoundSummary, outcome: Outcome) -> bytes:

@@ -148,10 +148,17 @@ class Network:
         own = self.replica.store.heads().get(self.replica.name)
         return {s for s, one in dict(self._sessions).items() if own and one.holds >= own.seq}
 
-    def moved(self) -> dict[str, int]:
-        """Return bytes sent and received on the streams of now, which the store does not know."""
-        live = list(self._sessions.values())
-        return {"sent": sum(s.sent for s in live), "received": sum(s.received for s in live)}
+    def moved(self) -> dict[SiteId, dict[str, int]]:
+        """Return bytes sent to each peer, and received, on the streams of now.
+
+        The store does not know them yet.
+        """
+        live = dict(self._sessions)
+        return {s: {"sent": one.sent, "received": one.received} for s, one in live.items()}
+
+    def _moving(self) -> int:
+        """Return bytes, both ways, on the streams of now."""
+        return sum(count for ways in self.moved().values() for count in ways.values())
 
     def failures(self) -> dict[SiteId, str]:
         """Return why the last attempt to dial a peer failed, of peers with whom there is none."""
@@ -522,7 +529,7 @@ class Network:
             return True
         traffic = self.replica.store.traffic().items()
         spent = sum(count for (day, _, _), count in traffic if day == today)
-        if spent + sum(self.moved().values()) + manifest.size <= limit:
+        if spent + self._moving() + manifest.size <= limit:
             return True
         self._refused(
             PolicyError(

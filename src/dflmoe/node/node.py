@@ -45,6 +45,7 @@ class RoundSummary(Document):
         heard: Peers whose heads were in the mixture.
         missing: Sites of the roster that contributed nothing, each with the reason.
         outage: Why nothing could be exchanged; none if something could.
+        withheld: Why the site did not lend its head; none if it did.
     """
 
     number: int
@@ -58,6 +59,7 @@ class RoundSummary(Document):
     heard: tuple[str, ...]
     missing: dict[str, str] = Field(default_factory=dict)
     outage: str | None
+    withheld: str | None = None
 
 
 Serve = Callable[[RoundSummary, Outcome], bytes]
@@ -121,9 +123,13 @@ class Node:
         outages: list[str] = []
         inbox: list[Lent] = []
 
+        withheld: list[str] = []
+
         def swap(lent: Lent) -> Sequence[Lent]:
+            withheld.extend([lent.withheld] if lent.withheld else ())
             try:
-                self.replica.lend(lent, learnt(self.data))
+                if lent.tensors:
+                    self.replica.lend(lent, learnt(self.data))
                 self.exchange.sync()
             except (ExchangeError, SecurityError) as error:
                 logger.warning("nothing was exchanged: %s", error)
@@ -145,6 +151,7 @@ class Node:
             heard=tuple(lent.site for lent in inbox),
             missing=self.replica.missing(lent.site for lent in inbox),
             outage=outages[0] if outages else None,
+            withheld=withheld[0] if withheld else None,
         )
         before = self.replica.store.last_round()
         last = RoundSummary.model_validate_json(before) if before else None

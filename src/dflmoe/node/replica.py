@@ -6,7 +6,7 @@ counted and costs nothing else.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -27,19 +27,18 @@ from dflmoe.errors import (
 )
 from dflmoe.node.agreed import spec_of
 from dflmoe.node.home import Home
+from dflmoe.node.spending import told_so_far
 from dflmoe.node.store import Store
 from dflmoe.security.admission import announced, in_force, received
 from dflmoe.security.audit import Facts, Kind, belonging, moves
 from dflmoe.security.policy import POLICY, Policy
 from dflmoe.security.roster import Bundle, Roster
-from dflmoe.types import SiteId
+from dflmoe.types import Clock, SiteId
 from dflmoe.wire.envelope import HEAD, seal, unsealed
 from dflmoe.wire.frames import MARK
 from dflmoe.wire.manifest import Manifest, band, now
 from dflmoe.wire.payload import HeadSpec, decode, digest, encode, lost_precision
 from dflmoe.wire.wrapper import HEADER_LIMIT, is_wrapped, recipients, unwrapped, wrapped
-
-Clock = Callable[[], datetime]
 
 LOOKED_AGAIN = timedelta(minutes=1)
 """Keys and rosters are read anew when their files changed, and so often, as some end by the day."""
@@ -230,6 +229,7 @@ class Replica:
                 payload=blob,
                 rows=band(rows),
                 parent=self.store.last_lent(),
+                privacy=told_so_far(self.store, self.policy),
                 created=moment,
                 software=version("dflmoe"),
             )

@@ -1,5 +1,6 @@
 """What a node says of itself and of its peers, for people: one small document, always current."""
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ class Peer(Document):
         share: Its mean weight in the mixture.
         quarantined: Whether its head was set aside on evidence of harm.
         problem: Why it could not be dialled, last.
+        sent: Bytes that went to it on all days.
+        received: Bytes that came from it.
     """
 
     site: SiteId
@@ -46,6 +49,8 @@ class Peer(Document):
     share: float | None
     quarantined: bool
     problem: str | None
+    sent: int = 0
+    received: int = 0
 
 
 class Status(Document):
@@ -123,13 +128,16 @@ def status_of(replica: Replica, network: Network | None, *, pid: int | None, doi
             share=share,
             quarantined=last is not None and site in last.quarantined,
             problem=why,
+            sent=moved[site, "sent"],
+            received=moved[site, "received"],
         )
 
-    moved = {"sent": 0, "received": 0}
-    for (_, way, _), count in replica.store.traffic().items():
-        moved[way] += count
-    for way, count in (network.moved() if network else {}).items():
-        moved[way] += count
+    moved: Counter[tuple[str, str]] = Counter()
+    for (_, way, who), count in replica.store.traffic().items():
+        moved[who, way] += count
+    for who, ways in (network.moved() if network else {}).items():
+        for way, count in ways.items():
+            moved[who, way] += count
     return Status(
         site=replica.name,
         federation=replica.roster.charter.name,
@@ -143,8 +151,8 @@ def status_of(replica: Replica, network: Network | None, *, pid: int | None, doi
             for site, member in sorted(replica.roster.members.items())
             if site != replica.name
         ),
-        sent=moved["sent"],
-        received=moved["received"],
+        sent=sum(count for (_, way), count in moved.items() if way == "sent"),
+        received=sum(count for (_, way), count in moved.items() if way == "received"),
         refused=sum(refusal.times for refusal in replica.store.refusals()),
     )
 

@@ -76,6 +76,17 @@ MIGRATIONS = (
         site TEXT NOT NULL, day TEXT NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (site, day)
     ) STRICT;
     """,
+    """
+    CREATE TABLE spending (
+        head TEXT PRIMARY KEY, sigma REAL NOT NULL, steps INTEGER NOT NULL, at TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER spending_stays BEFORE UPDATE ON spending BEGIN
+        SELECT RAISE(ABORT, 'what was spent stays spent');
+    END;
+    CREATE TRIGGER spending_is_kept BEFORE DELETE ON spending BEGIN
+        SELECT RAISE(ABORT, 'what was spent stays spent');
+    END;
+    """,
 )
 """Each brings a database one version further; the file says which it has."""
 
@@ -122,34 +133,45 @@ def _entry(row: tuple[object, ...]) -> Entry:
 class Store:
     """The store of one node; one process at a time writes to it."""
 
-    def __init__(self, folder: Path, *, sweeps: bool = True) -> None:
+    def __init__(self, folder: Path, *, sweeps: bool = True, reads: bool = False) -> None:
         """Open a store, and bring it to this version.
 
         Args:
             folder: Where it is, or shall be.
             sweeps: Remove files that nothing names; only the node itself may, as it alone knows
                 that none of them is about to be named.
+            reads: Only read, and change nothing, not even to bring it to this version.
 
         Raises:
-            StoreError: It cannot be opened, is damaged, or was written by a newer version.
+            StoreError: It cannot be opened, is damaged, or was written by another version.
         """
         self.folder = folder
         self._one = threading.RLock()
         self._heads: dict[SiteId, StoredHead] | None = None
         try:
-            (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+            if reads:
+                where = f"{(folder / DATABASE).absolute().as_uri()}?mode=ro"
+            else:
+                (folder / BLOBS).mkdir(parents=True, exist_ok=True)
+                where = str(folder / DATABASE)
             self._db = sqlite3.connect(
-                folder / DATABASE, isolation_level=None, check_same_thread=False
+                where, isolation_level=None, check_same_thread=False, uri=reads
             )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            if not reads:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._migrate()
+            elif self._version() != len(MIGRATIONS):
+                raise StoreError(
+                    f"the store in {folder} was written by another version of dflmoe; "
+                    f"start its node once with this one"
+                )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"the store in {folder} cannot be opened: {error}; "
                 f"restore it with the help of: dflmoe store check"
             ) from error
-        if sweeps:
+        if sweeps and not reads:
             self._sweep()
 
     def close(self) -> None:
@@ -281,6 +303,29 @@ class Store:
         rows = self._rows("SELECT blob FROM lent ORDER BY seq DESC LIMIT 1")
         return str(rows[0][0]) if rows else None
 
+    # --- privacy ---
+
+    def spent(self) -> list[tuple[str, float, int]]:
+        """Return each private head that was ever made: its digest, noise and steps."""
+        return [
+            (str(head), float(sigma), int(steps))
+            for head, sigma, steps in self._rows(
+                "SELECT head, sigma, steps FROM spending ORDER BY at, head"
+            )
+        ]
+
+    def spend(self, head: str, sigma: float, steps: int, facts: Facts, now: datetime) -> None:
+        """Note a private head before it is made.
+
+        Raises:
+            StoreError: It cannot be written, so the head must not be made.
+        """
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO spending VALUES (?, ?, ?, ?)", (head, sigma, steps, now.isoformat())
+            )
+            self._append("spent", facts, now)
+
     # --- rounds ---
 
     def keep_round(
@@ -316,6 +361,10 @@ class Store:
         """Return what came of every round, as JSON, from the first."""
         return [s for (s,) in self._rows("SELECT summary FROM round ORDER BY number")]
 
+    def played(self) -> list[tuple[str, str]]:
+        """Return what came of every round, as JSON, and when it was stored, from the first."""
+        return self._rows("SELECT summary, played FROM round ORDER BY number")
+
     def last_round(self) -> str | None:
         """Return what came of the last round, as JSON, if any was played."""
         rows = self._rows("SELECT summary FROM round ORDER BY number DESC LIMIT 1")
@@ -344,6 +393,26 @@ class Store:
             json.dumps(kinds),
             json.dumps(kinds),
         )
+        return self._entries(rows)
+
+    def newest_entries(self, count: int) -> list[Entry]:
+        """Return the end of the log, oldest first: nothing of it is checked.
+
+        Raises:
+            StoreError: A row is none that was ever written here.
+        """
+        rows = self._rows(
+            "SELECT number, at, kind, facts, before FROM audit ORDER BY number DESC LIMIT ?",
+            str(count),
+        )
+        return self._entries(rows[::-1])
+
+    def newest_entry(self) -> Entry | None:
+        """Return the newest entry of the log, if there is any."""
+        newest = self.newest_entries(1)
+        return newest[0] if newest else None
+
+    def _entries(self, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
         try:
             return [_entry(row) for row in rows]
         except ValueError as error:
@@ -351,13 +420,6 @@ class Store:
                 f"the audit log in {self.folder} holds a row that was never written by a node: "
                 f"{error}; it was changed by hand"
             ) from error
-
-    def newest_entry(self) -> Entry | None:
-        """Return the newest entry of the log, if there is any."""
-        rows = self._rows(
-            "SELECT number, at, kind, facts, before FROM audit ORDER BY number DESC LIMIT 1"
-        )
-        return _entry(rows[0]) if rows else None
 
     def receipts(self, site: SiteId | None = None) -> list[tuple[SiteId, bytes]]:
         """Return envelopes of heads that are kept as receipts, the newest of each day.
@@ -454,8 +516,12 @@ class Store:
 
     # --- what stands behind these ---
 
-    def _migrate(self) -> None:
+    def _version(self) -> int:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def _migrate(self) -> None:
+        version = self._version()
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"the store in {self.folder} was written by a newer version of dflmoe; "

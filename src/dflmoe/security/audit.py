@@ -41,6 +41,9 @@ Kind = Literal[
     "released",
     "round",
     "report",
+    "audited",
+    "spent",
+    "withheld",
 ]
 """What happened: see ``docs/reference/audit.md``."""
 

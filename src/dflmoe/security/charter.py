@@ -45,7 +45,12 @@ class Charter(Document):
         max_norm: Largest norm of a tensor.
         dtype: How numbers travel.
         max_age: Own rounds after which an unheard head is dropped.
+        min_class_patients: A class of fewer patients at a site teaches nothing that it lends.
+        max_attack_auc: The most that a site's own attack on a head may tell of who was in its
+            training rows, as an AUROC; a head that tells more is not lent. No limit if not given.
     """
+
+    later = frozenset({"min_class_patients", "max_attack_auc"})
 
     format: Literal["dflmoe-charter-1"] = "dflmoe-charter-1"
     federation: FederationId
@@ -67,6 +72,8 @@ class Charter(Document):
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e3
     dtype: WireDtype = "fp32"
     max_age: Annotated[int, Field(ge=1)] = 5
+    min_class_patients: Annotated[int, Field(ge=1)] = 5
+    max_attack_auc: Annotated[float, Field(gt=0.5, le=1)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

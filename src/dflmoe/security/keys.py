@@ -192,6 +192,9 @@ def save_keys(keys: SiteKeys, path: Path) -> None:
     replace_file(path, secret + keys.pem.encode(), mode=0o600)
 
 
+KEYS_AGAIN = "make keys with: dflmoe site init, or restore your backup"
+
+
 def load_keys(path: Path) -> SiteKeys:
     """Read the keys of a site.
 
@@ -199,7 +202,7 @@ def load_keys(path: Path) -> SiteKeys:
         KeyFileError: The file is missing, unreadable, a link, open to others, or holds something
             else; or key and certificate do not belong together.
     """
-    blocks = [block.encode() for block, _ in PEM.findall(_kept(path))]
+    blocks = [block.encode() for block, _ in PEM.findall(secret_text(path, KEYS_AGAIN))]
     try:
         signing, wrapping, tls = (
             serialization.load_pem_private_key(block, password=None) for block in blocks[:-1]
@@ -222,8 +225,16 @@ def load_keys(path: Path) -> SiteKeys:
     return SiteKeys(signing, wrapping, tls, certificate)
 
 
-def _kept(path: Path) -> str:
-    """Return the text of a file that its owner alone may read."""
+def secret_text(path: Path, fix: str) -> str:
+    """Return the text of a file that its owner alone may read.
+
+    Args:
+        path: The file.
+        fix: What to do where it cannot be read.
+
+    Raises:
+        KeyFileError: It is missing, unreadable, a link, or open to others.
+    """
     try:
         if path.is_symlink():
             raise KeyFileError(f"{path} is a link; put the file itself there")
@@ -231,7 +242,4 @@ def _kept(path: Path) -> str:
             raise KeyFileError(f"{path} may be read by others; run: chmod 600 {path}")
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(
-            f"{path} cannot be read: {error}; make keys with: dflmoe site init, "
-            f"or restore your backup"
-        ) from error
+        raise KeyFileError(f"{path} cannot be read: {error}; {fix}") from error

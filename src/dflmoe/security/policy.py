@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from dflmoe.errors import PolicyError
 from dflmoe.toml import toml_of
@@ -21,6 +21,9 @@ LARGEST = 64 * 1024
 """Bytes of a policy file; larger ones are refused unread."""
 
 
+Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Policy(Document, strict=False):
     """The file ``policy.toml`` in a site's folder; what it does not name, the charter decides.
 
@@ -30,13 +33,32 @@ class Policy(Document, strict=False):
         max_norm: Largest Euclidean norm of a tensor.
         dtypes: How numbers may travel.
         bytes_per_day: Sent and received together over the network; more is put off to tomorrow.
+        max_attack_auc: As in the charter, which it may tighten.
+        epsilon_per_head: What one head may tell of any patient: it is made with that much noise.
+            None is added if not given.
+        epsilon_budget: What all heads together may tell; no head is lent beyond it.
+        delta: The chance that this bound does not hold.
     """
+
+    later = frozenset({"max_attack_auc", "epsilon_per_head", "epsilon_budget", "delta"})
 
     lenders: tuple[SiteName, ...] | None = None
     min_rows: Annotated[int, Field(ge=0)] = 0
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     dtypes: Annotated[tuple[WireDtype, ...], Field(min_length=1)] = get_args(WireDtype)
     bytes_per_day: Annotated[int, Field(ge=0)] | None = None
+    max_attack_auc: Annotated[float, Field(gt=0.5, le=1)] | None = None
+    epsilon_per_head: Epsilon | None = None
+    epsilon_budget: Epsilon | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.epsilon_per_head is None) != (self.epsilon_budget is None):
+            raise ValueError("give epsilon_per_head and epsilon_budget, or neither")
+        if (self.epsilon_per_head or 0) > (self.epsilon_budget or 0):
+            raise ValueError("epsilon_budget does not last for one head of epsilon_per_head")
+        return self
 
     @property
     def digest(self) -> str:

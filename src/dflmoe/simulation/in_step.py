@@ -86,7 +86,7 @@ class InStep:
         if lent.tensors:
             times = 1 if self._server else listeners
             self.sent_bytes[site] += (self.payload_bytes[site] + ENVELOPE_BYTES) * times
-        if self._history:
+        if self._history and lent.tensors:
             self.lent[site].append(lent)
         sent = lied(lent, fault)
         if self._server:

@@ -1,0 +1,1 @@
+"""The live page: what a site's node does, for people at that site; it only reads."""
