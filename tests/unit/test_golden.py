@@ -96,5 +96,7 @@ def test_a_store_of_every_schema_is_brought_to_the_newest_with_its_rows(
     for folder in (old, new):
         Store(folder).close()
     with closing(sqlite3.connect(old / DATABASE)) as db:
-        assert rows(db, tables) == before
+        after = rows(db, tables)
+        for table, held in before.items():  # columns are added at the end, and have a default
+            assert [row[: len(old)] for row, old in zip(after[table], held, strict=True)] == held
     assert schema(old / DATABASE) == schema(new / DATABASE)

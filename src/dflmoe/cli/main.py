@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "store": "app",
     "audit": "app",
     "page": "page",
+    "report": "report",
     "privacy": "app",
 }
 """Each command's name, and what it is in the module of that name, or in another that is named."""

@@ -76,6 +76,8 @@ def judged(
         calibration_error=calibration_error(probs[aside, 1], y[aside] == 1) if two else None,
         uncalibrated_error=calibration_error(plain[aside, 1], y[aside] == 1) if two else None,
         points=tuple(points),
+        gain=_gain(probs[aside], alone[aside], y[aside], weights),
+        fewest=int(np.bincount(y[aside], minlength=probs.shape[1]).min()),
     )
 
 
@@ -88,6 +90,13 @@ def _auc(probs: Floats, y: NDArray[np.int64], weights: Floats) -> Measured:
     if len(np.unique(y)) < 2:  # noqa: PLR2004 - nothing to tell apart
         return Measured(value=None)
     return _measured(auc_samples(probs[None], y, weights))
+
+
+def _gain(served: Floats, alone: Floats, y: NDArray[np.int64], weights: Floats) -> Measured | None:
+    """Return what serving gains over alone, in the same resamples of patients."""
+    if len(np.unique(y)) < 2:  # noqa: PLR2004 - nothing to tell apart
+        return None
+    return _measured(auc_samples(served[None], y, weights) - auc_samples(alone[None], y, weights))
 
 
 def _measured(samples: Floats) -> Measured:

@@ -49,6 +49,8 @@ class Judged(Part):
         calibration_error: Gap between said and seen frequency, of two classes.
         uncalibrated_error: The same without the temperature.
         points: Operating points, of two classes.
+        gain: Served minus alone, of the same patients.
+        fewest: How many rows of the rarest class there are among them.
     """
 
     on: str
@@ -61,6 +63,8 @@ class Judged(Part):
     calibration_error: float | None = None
     uncalibrated_error: float | None = None
     points: tuple[Operating, ...] = ()
+    gain: Measured | None = None
+    fewest: int | None = None
 
 
 class Blocks(Part):

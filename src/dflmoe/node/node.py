@@ -6,6 +6,7 @@ round it was in and nothing else; started again, it plays that round as if nothi
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ class RoundSummary(Document):
         missing: Sites of the roster that contributed nothing, each with the reason.
         outage: Why nothing could be exchanged; none if something could.
         withheld: Why the site did not lend its head; none if it did.
+        worth: What the mixture's out-of-fold loss would rise by without each peer.
     """
 
     number: int
@@ -60,6 +62,7 @@ class RoundSummary(Document):
     missing: dict[str, str] = Field(default_factory=dict)
     outage: str | None
     withheld: str | None = None
+    worth: dict[str, float] = Field(default_factory=dict)
 
 
 Serve = Callable[[RoundSummary, Outcome], bytes]
@@ -137,7 +140,7 @@ class Node:
             inbox.extend(one for one in self.replica.inbox() if one.kind == lent.kind)
             return inbox
 
-        rng = generator(self.seed, PURPOSE, self.site, state.round)
+        rng, began = generator(self.seed, PURPOSE, self.site, state.round), time.thread_time()
         state, outcome = run_round(self.algorithm, state, swap, self.data, rng)
         summary = RoundSummary(
             number=state.round,
@@ -152,6 +155,7 @@ class Node:
             missing=self.replica.missing(lent.site for lent in inbox),
             outage=outages[0] if outages else None,
             withheld=withheld[0] if withheld else None,
+            worth={site: float(worth.mean()) for site, worth in outcome.worth.items()},
         )
         before = self.replica.store.last_round()
         last = RoundSummary.model_validate_json(before) if before else None
@@ -163,6 +167,7 @@ class Node:
             summary.signed(),
             self.replica.now(),
             list(_events(summary, last)),
+            seconds=time.thread_time() - began,
         )
         return state, summary, outcome
 

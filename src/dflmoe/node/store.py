@@ -87,6 +87,9 @@ MIGRATIONS = (
         SELECT RAISE(ABORT, 'what was spent stays spent');
     END;
     """,
+    """
+    ALTER TABLE round ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    """,
 )
 """Each brings a database one version further; the file says which it has."""
 
@@ -329,9 +332,24 @@ class Store:
     # --- rounds ---
 
     def keep_round(
-        self, number: int, state: bytes, summary: bytes, now: datetime, events: Sequence[Event] = ()
+        self,
+        number: int,
+        state: bytes,
+        summary: bytes,
+        now: datetime,
+        events: Sequence[Event] = (),
+        *,
+        seconds: float = 0.0,
     ) -> None:
         """Keep the state after a round, what came of it, and what the log says of it.
+
+        Args:
+            number: Of the round.
+            state: After it.
+            summary: What came of it, as JSON.
+            now: The moment.
+            events: What the log says.
+            seconds: Of computing that it took.
 
         Raises:
             StoreError: The disk is full or cannot be written; the round before stays.
@@ -341,8 +359,8 @@ class Store:
         before = self._rows(NEWEST_STATE)
         with self._transaction():
             self._db.execute(
-                "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?)",
-                (number, blob, summary.decode(), now.isoformat()),
+                "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?, ?)",
+                (number, blob, summary.decode(), now.isoformat(), seconds),
             )
             for kind, facts in events:
                 self._append(kind, facts, now)
@@ -360,6 +378,11 @@ class Store:
     def rounds(self) -> list[str]:
         """Return what came of every round, as JSON, from the first."""
         return [s for (s,) in self._rows("SELECT summary FROM round ORDER BY number")]
+
+    def computed(self) -> float:
+        """Return the seconds of computing that all rounds took together."""
+        ((seconds,),) = self._rows("SELECT coalesce(sum(seconds), 0) FROM round")
+        return float(seconds)
 
     def played(self) -> list[tuple[str, str]]:
         """Return what came of every round, as JSON, and when it was stored, from the first."""

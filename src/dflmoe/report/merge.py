@@ -52,15 +52,15 @@ def merged(reports: Sequence[Report]) -> Report:
 
 def _mean(sites: Sequence[Site]) -> Site:
     """Return the mean over sites, in the shape of one site."""
-    gain = _over([site.gain for site in sites])
-    arms = {arm: _over([site.arms[arm] for site in sites]) for arm in sites[0].arms}
+    gain = over([site.gain for site in sites])
+    arms = {arm: over([site.arms[arm] for site in sites]) for arm in sites[0].arms}
     controls = set.intersection(*(set(site.control_gains) for site in sites))
-    over = {
+    controlled = {
         arm: mean
         for arm in sites[0].control_gains
-        if arm in controls and (mean := _over([site.control_gains[arm] for site in sites]))
+        if arm in controls and (mean := over([site.control_gains[arm] for site in sites]))
     }
-    best = max(over, key=lambda arm: _value(arms[arm]), default=None)
+    best = max(controlled, key=lambda arm: _value(arms[arm]), default=None)
     counts = {
         name: None
         if any(site.class_counts[name] is None for site in sites)
@@ -75,12 +75,12 @@ def _mean(sites: Sequence[Site]) -> Site:
         class_counts=counts,
         arms=arms,
         gain=gain,
-        control_gain=over[best] if best else None,
+        control_gain=controlled[best] if best else None,
         best_control=best,
-        control_gains=over,
-        within_split_gain=_over([site.within_split_gain for site in sites]),
+        control_gains=controlled,
+        within_split_gain=over([site.within_split_gain for site in sites]),
         verdict=verdict(
-            _interval(gain), _interval(over[best]) if best else None, min(known, default=0)
+            _interval(gain), _interval(controlled[best]) if best else None, min(known, default=0)
         )
         if gain
         else "not measured",
@@ -90,7 +90,7 @@ def _mean(sites: Sequence[Site]) -> Site:
     )
 
 
-def _over(values: Sequence[Value | None]) -> Value | None:
+def over(values: Sequence[Value | None]) -> Value | None:
     """Return the mean of values of different patients; none if one is not there."""
     there = [one for one in values if one is not None]
     if len(there) < len(values) or not there:
