@@ -11,7 +11,7 @@ from dflmoe.core.algorithm import Release
 from dflmoe.core.site import Lent, Network
 from dflmoe.core.stacking import initial
 from dflmoe.errors import PrivacyError
-from dflmoe.privacy.noise import Budget, Noise, name_of, private_head, seed_of
+from dflmoe.privacy.noise import Budget, Noise, Stream, name_of, private_head, seed_of
 from dflmoe.privacy.selfaudit import Exposure, exposure
 from dflmoe.types import Params, generator
 
@@ -143,14 +143,13 @@ def _with_noise(release: Release, private: Private) -> tuple[Release, str | None
         learns = data.learnt[split, -1] > 0
         features = release.features[(split + 1) * data.crossfit.fits - 1][learns]
         y, patient = data.y[learns], data.group[learns]
-        name = name_of(features, y, patient, torch.tensor([noise.sigma, noise.steps]))
+        name = name_of(release.network.head, noise, features, y, patient)
         refused = private.ledger.spend(name, noise)
         if refused is not None:
             return release, refused
-        start = _start(release.network.head)
-        rng = torch.Generator().manual_seed(seed_of(private.key, name))
+        head, stream = release.network.head, Stream(seed_of(private.key, name))
         heads.append(
-            private_head(release.network.head, start, features, y, patient, noise=noise, rng=rng)
+            private_head(head, _start(head), features, y, patient, noise=noise, stream=stream)
         )
     tensors = {name: torch.stack([head[name] for head in heads]) for name in heads[0]}
     return replace(release, lent=replace(release.lent, tensors=tensors), heads={}), None
