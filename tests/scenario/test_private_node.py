@@ -104,6 +104,14 @@ def test_a_round_that_is_played_again_lends_the_very_same_private_head(tmp_path:
     assert len(ann.store.spent()) == 1
 
 
+def test_a_site_that_lost_its_secret_pays_again_for_the_same_rows(tmp_path: Path) -> None:
+    country = country_with(tmp_path, PROMISE)
+    assert played(country, data_of(1)).withheld is None
+    (country.homes["ann"].folder / NOISE_KEY).unlink()
+    started(country)
+    assert "the budget is 1.2" in (played(country, data_of(1)).withheld or "")
+
+
 def test_the_stricter_of_charter_and_policy_decides(tmp_path: Path) -> None:
     charter = replace_limit(CHARTER, 0.9)
     country = country_with(tmp_path, "max_attack_auc = 0.51\n", charter)

@@ -216,6 +216,11 @@ def seed_of(key: bytes, what: str) -> bytes:
     return hmac.digest(key, what.encode(), "sha256")
 
 
+def entry_of(key: bytes, what: str) -> str:
+    """Return how the account names a head: with another key it is another head, and costs again."""
+    return hmac.digest(key, f"entry {what}".encode(), "sha256").hex()
+
+
 def name_of(head: nn.Module, noise: Noise, *tensors: Tensor) -> str:
     """Return what a head is made of and how, in a digest.
 
