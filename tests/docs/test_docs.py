@@ -86,6 +86,7 @@ def test_every_option_is_in_the_docs(
         ("export", "models.md"),
         ("card", "models.md"),
         ("body", "bodies.md"),
+        ("privacy", "audit.md"),
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
@@ -211,3 +212,44 @@ def test_the_docs_link_to_what_is_there() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+HEARTS, DEEPER, BRAINS = (
+    "Heart disease, four hospitals, linear heads on agreed features",
+    "Heart disease, four hospitals, whole light networks as heads",
+    "Brain tumour MRI, eight sites, linear heads on a body learnt on chest X-rays",
+)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def _results(page: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the tables of a bench page, by heading and method."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    heading, columns = "", [""]
+    for line in page.splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ")
+        elif line.startswith("| method |"):
+            columns = _cells(line)
+        elif line.startswith("| "):
+            found[heading, _cells(line)[0]] = dict(zip(columns, _cells(line), strict=False))
+    return found
+
+
+def test_what_the_privacy_page_says_was_measured_stands_in_the_results() -> None:
+    results = _results((ROOT / "docs/bench/privacy.md").read_text())
+    page = (ROOT / "docs/explanation/privacy.md").read_text()
+    shown = re.findall(r"^\| (?:hearts|brains) · .*$", page, re.M)
+    assert len(shown) == 20
+    for line in shown:
+        name, *figures = _cells(line)
+        task, condition, *depth = name.split(" · ")
+        deeper = depth == ["deeper"]
+        title = BRAINS if task == "brains" else DEEPER if deeper else HEARTS
+        heading = f"{title} · {condition}" + (", deeper head" * (deeper and task == "brains"))
+        alone, ours = results[heading, "local only"], results[heading, "dflmoe"]
+        kept = ("accuracy, points", "gain over local", "attack AUROC", "bytes a site")
+        assert figures == [alone[kept[0]], *(ours[column] for column in kept)], name
