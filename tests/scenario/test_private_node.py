@@ -1,11 +1,16 @@
 """A node that promises privacy: its account outlives restarts; what it cannot keep is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
+import opacus.accountants.utils
+import opacus.optimizers  # noqa: F401 - processes begin with these, and need not load them
 import pytest
 import torch
-from tests.hospitals import Country
+import torch._dynamo
+from tests.faults import watched
+from tests.hospitals import Clock, Country
 from tests.made import made_data, made_rows
 from tests.security import CHARTER
 from typer.testing import CliRunner
@@ -18,9 +23,13 @@ from dflmoe.core.training import Training
 from dflmoe.errors import KeyFileError, PolicyError, PrivacyError
 from dflmoe.networks import mlp, plain
 from dflmoe.node.exchange import MemoryExchange
+from dflmoe.node.home import Home
 from dflmoe.node.node import Node, RoundSummary
 from dflmoe.node.private import check_promise, lender_of
+from dflmoe.node.replica import Replica
 from dflmoe.node.spending import NOISE_KEY, noise_key
+from dflmoe.node.store import STORE, Store
+from dflmoe.privacy.noise import Budget
 from dflmoe.security.charter import Charter
 from dflmoe.security.policy import POLICY, Policy
 
@@ -102,6 +111,14 @@ def test_a_round_that_is_played_again_lends_the_very_same_private_head(tmp_path:
         ann = country.replicas["ann"]
     assert all(torch.equal(p, heads[1][name]) for name, p in heads[0].items())
     assert len(ann.store.spent()) == 1
+
+
+def test_a_site_that_lost_its_secret_pays_again_for_the_same_rows(tmp_path: Path) -> None:
+    country = country_with(tmp_path, PROMISE)
+    assert played(country, data_of(1)).withheld is None
+    (country.homes["ann"].folder / NOISE_KEY).unlink()
+    started(country)
+    assert "the budget is 1.2" in (played(country, data_of(1)).withheld or "")
 
 
 def test_the_stricter_of_charter_and_policy_decides(tmp_path: Path) -> None:
@@ -205,3 +222,53 @@ def test_a_site_that_promises_nothing_says_so(tmp_path: Path) -> None:
     assert "No limit is set" in said.output
     assert "No head was audited yet" in said.output
     assert "No differential privacy is promised" in said.output
+
+
+def plays_at(folder: Path) -> None:
+    """Let ann play a round and promise privacy, as a process of its own."""
+    torch.set_num_threads(1)
+    replicas = [
+        Replica(Home(folder / site), Store(folder / site / STORE), Clock())
+        for site in ("ann", "bob")
+    ]
+    lender = lender_of(replicas[0], plain(4, 2))
+    method = DFLMoE(plain(4, 2), Dials(), QUICK, lender=lender)
+    node = Node(replicas[0], MemoryExchange(replicas[0], replicas[1:]), method, data_of(1))
+    list(node.rounds(until=1))
+
+
+def kept(folder: Path) -> tuple[list[tuple[str, float, int]], int, bytes | None, bytes]:
+    """Return what ann spent, how often the log says so, its state and its head."""
+    replica = Replica(Home(folder / "ann"), Store(folder / "ann" / STORE), Clock())
+    held = replica.held("ann")
+    assert held is not None
+    store = replica.store
+    found = store.spent(), len(store.entries("spent")), store.state(), held.payload
+    store.close()
+    return found
+
+
+def test_whenever_a_node_is_killed_a_head_is_paid_for_once_and_before_it_leaves(
+    tmp_path: Path, every: int
+) -> None:
+    noise = Budget(1.0, 1.2, 1e-5).noise
+    country = country_with(tmp_path / "before", PROMISE)
+    noise_key(country.homes["ann"].folder)
+    for replica in country.replicas.values():
+        replica.store.close()
+    shutil.copytree(tmp_path / "before", tmp_path / "whole")
+    moments = watched(plays_at, tmp_path / "whole")
+    assert isinstance(moments, int)
+    whole = kept(tmp_path / "whole")
+    assert [paid[1:] for paid in whole[0]] == [noise]
+    assert whole[1] == 1
+    for at in range(0, moments, every):
+        folder = tmp_path / f"killed at {at}"
+        shutil.copytree(tmp_path / "before", folder)
+        assert watched(plays_at, folder, blow="killed", at=at) is None
+        store = Store(folder / "ann" / STORE)
+        assert store.spent() or "ann" not in store.heads()
+        store.close()
+        assert isinstance(watched(plays_at, folder), int)
+        assert kept(folder) == whole, f"at moment {at} of {moments}"
+        shutil.rmtree(folder)

@@ -1,11 +1,14 @@
 """What is lent is attacked at home first, noise hides any one patient, and the account adds up."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
 from tests.made import made_data, made_rows
 from torch import nn
 
@@ -21,9 +24,12 @@ from dflmoe.networks import build, mlp, plain
 from dflmoe.privacy.lending import Audited, Lending, Private, honest
 from dflmoe.privacy.noise import (
     CLIP,
+    DECAY,
+    RATE,
     STEPS,
     Budget,
     Noise,
+    Stream,
     by_patient,
     heads_for,
     name_of,
@@ -195,6 +201,28 @@ def test_a_site_keeps_what_a_rare_class_taught_it() -> None:
     assert torch.equal(*heads)
 
 
+def test_a_rare_class_does_not_teach_a_private_head_either() -> None:
+    method = DFLMoE(plain(4, 3), Dials(), QUICK, min_class_patients=5)
+    data = rare()
+    moved = data.x.clone()
+    moved[:, data.y == 2] += 100
+    one, other = (
+        heard(method, rows, Lending(private=private(2.0)))[0].tensors
+        for rows in (data, replace(data, x=moved))
+    )
+    assert torch.equal(one["weight"], other["weight"])
+
+
+def test_where_one_class_is_common_enough_nothing_is_lent_and_the_site_is_told_why() -> None:
+    site = made_rows("ann", 60, 0, classes=2)
+    y = (np.arange(60) < 4).astype(np.int64)
+    data = made_data(replace(site, y=y)).only(0)
+    lent = lent_by(DFLMoE(plain(4, 2), Dials(), QUICK, min_class_patients=5), data)
+    assert lent.tensors == {}
+    assert "fewer than two classes have 5 patients" in (lent.withheld or "")
+    assert lent_by(DFLMoE(plain(4, 2), Dials(), QUICK), data).tensors
+
+
 def test_classes_that_are_common_enough_change_nothing() -> None:
     data = rows_of(60)
     assert data.without_rare(5) is data
@@ -241,7 +269,7 @@ def test_without_noise_no_patient_moves_a_step_by_more_than_the_clip() -> None:
     for kept in (patient < 5, patient < 4):
         noise = Noise(1e-9, 1)
         made = private_head(
-            head, start, x[kept], y[kept], patient[kept], noise=noise, rng=generator(0)
+            head, start, x[kept], y[kept], patient[kept], noise=noise, stream=Stream(KEY)
         )
         count = len(patient[kept].unique())
         steps.append(torch.cat([p.flatten() for p in made.values()]) * count / 0.5)
@@ -254,7 +282,7 @@ def test_without_noise_a_private_head_says_what_an_ordinary_one_does() -> None:
     rows = data.x[0][learns], data.y[learns], data.group[learns]
     head = plain(4, 2).head
     start = {name: torch.zeros_like(p) for name, p in head.named_parameters()}
-    made = private_head(head, start, *rows, noise=Noise(1e-9, 300), rng=generator(0))
+    made = private_head(head, start, *rows, noise=Noise(1e-9, 300), stream=Stream(KEY))
     ordinary = lent_by(DFLMoE(plain(4, 2), Dials(), QUICK), data).tensors
     said = [
         torch.func.functional_call(head, one, (data.x[0],)).argmax(1)
@@ -268,7 +296,7 @@ def test_the_noise_is_as_large_as_the_account_says() -> None:
     head = nn.Linear(50, 2)
     start = {name: torch.zeros_like(p) for name, p in head.named_parameters()}
     x, y, patient = torch.zeros(100, 50), torch.arange(100) % 2, torch.arange(100)
-    made = private_head(head, start, x, y, patient, noise=Noise(8.0, 1), rng=generator(1))
+    made = private_head(head, start, x, y, patient, noise=Noise(8.0, 1), stream=Stream(KEY))
     spread = float(made["weight"].std()) * 100 / 0.5
     assert spread == pytest.approx(8.0, rel=0.2)
 
@@ -310,9 +338,64 @@ def test_other_rows_need_other_noise_and_are_not_lent_beyond_the_budget() -> Non
 
 
 def test_noise_is_drawn_from_the_secret_and_from_what_the_head_is_made_of() -> None:
-    one, other = name_of(torch.zeros(2)), name_of(torch.zeros(1, 2))
+    head, noise = nn.Linear(4, 2), Noise(1.0, 60)
+    one, other = (name_of(head, noise, torch.zeros(shape)) for shape in ((2,), (1, 2)))
     seeds = {seed_of(key, what) for key in (KEY, bytes(32)) for what in (one, other)}
     assert len(seeds) == 4
+
+
+def test_another_architecture_or_another_promise_on_the_same_rows_costs_again() -> None:
+    rows, noise = torch.zeros(4, 3), Noise(1.0, 60)
+    wider = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    names = {
+        name_of(nn.Linear(3, 2), noise, rows),
+        name_of(nn.Linear(3, 3), noise, rows),
+        name_of(wider, noise, rows),
+        name_of(nn.Linear(3, 2), Noise(2.0, 60), rows),
+    }
+    assert len(names) == 4
+    assert name_of(nn.Linear(3, 2), noise, rows) in names
+
+
+def test_noise_is_normal_the_same_for_a_seed_and_never_repeats() -> None:
+    stream = Stream(KEY)
+    drawn = [stream.normal((100, 200)) for _ in range(2)]
+    for one in drawn:
+        assert float(one.mean()) == pytest.approx(0, abs=0.03)
+        assert float(one.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float((drawn[0] * drawn[1]).mean())) < 0.03
+    assert torch.equal(Stream(KEY).normal((100, 200)), drawn[0])
+
+
+def test_no_two_of_many_secrets_draw_the_same_noise() -> None:
+    """PyTorch's own generator has 2^32 streams: seeds that agree in 32 bits draw alike."""
+    alike = [seed_of(KEY, f"head {k}")[:-4] + KEY[:4] for k in range(20)]
+    first = {float(Stream(seed).normal((1,))) for seed in alike}
+    assert len(first) == 20
+
+
+@pytest.mark.parametrize(
+    "head", [nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))]
+)
+def test_clipped_gradients_are_those_of_opacus_where_each_patient_has_one_row(
+    head: nn.Module,
+) -> None:
+    x, y = 20 * torch.randn(9, 4, generator=generator(2)), torch.arange(9) % 2
+    start = {name: p.detach().clone() for name, p in head.named_parameters()}
+    ours = private_head(
+        head, start, x, y, torch.arange(9), noise=Noise(1e-12, 1), stream=Stream(KEY)
+    )
+    theirs = GradSampleModule(copy.deepcopy(head))
+    optimiser = DPOptimizer(
+        torch.optim.SGD(theirs.parameters(), lr=RATE, weight_decay=DECAY),
+        noise_multiplier=0.0,
+        max_grad_norm=CLIP,
+        expected_batch_size=9,
+    )
+    nn.functional.cross_entropy(theirs(x.requires_grad_()), y).backward()
+    optimiser.step()
+    for name, p in theirs.named_parameters():
+        torch.testing.assert_close(p.detach(), ours[name.removeprefix("_module.")])
 
 
 def test_a_private_head_of_several_layers_is_made_too() -> None:

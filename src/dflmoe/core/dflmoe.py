@@ -111,7 +111,7 @@ class DFLMoE:
         common = data.without_rare(self.min_class_patients)
         if self.dials.control == "shuffled":
             lender = self._trained(start, permuted(data, rng), rng, plan)
-        elif common is not data:
+        elif common is not data and common.of_two_classes:
             lender = self._trained(start, common, rng, plan)
         folds, width = data.crossfit, self.network.width
         state = replace(state, round=state.round + 1)
@@ -119,13 +119,13 @@ class DFLMoE:
             kept = {"began": start["head"], "average": trained["head"]}
             state = replace(state, params={**state.params, **kept})
             lent = Lent(state.site, state.round, "fits", width, folds.by_fit(lender["head"]))
-            return state, self._lent(lent, lender, state, data)
+            return state, self._lent(lent, lender, state, common)
         state = replace(state, params={**state.params, **trained})
         tensors = folds.final(lender["head"])
         if self.dials.align == "anchored" or self.dials.distil:
             tensors = {**tensors, **self._beside(lender, data)}
         lent = Lent(state.site, state.round, "head", width, tensors)
-        return state, self._lent(lent, lender, state, data)
+        return state, self._lent(lent, lender, state, common)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -183,7 +183,20 @@ class DFLMoE:
     def _lent(
         self, lent: Lent, trained: Mapping[str, Params], state: SiteState, data: SiteData
     ) -> Lent:
-        """Return what the lender makes of a head."""
+        """Return what the lender makes of a head.
+
+        Args:
+            lent: What is ready.
+            trained: The fits that it comes from.
+            state: Of the site.
+            data: The rows that taught them.
+        """
+        if self.min_class_patients and not data.of_two_classes:
+            why = (
+                f"fewer than two classes have {self.min_class_patients} patients here, so nothing "
+                f"is left that a head could learn from; more patients of a class would help"
+            )
+            return replace(lent, tensors={}, withheld=why)
         if self.lender is None:
             return lent
         beside = self.dials.align == "anchored" or bool(self.dials.distil)

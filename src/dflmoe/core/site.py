@@ -237,6 +237,13 @@ class SiteData:
                     times[split, rows] = 0
         return self if bool((times == 1).all()) else replace(self, times=times)
 
+    @property
+    def of_two_classes(self) -> bool:
+        """Whether the last fit of every split learns from two classes, where there are classes."""
+        if self.y.dim() != 1 or self.y.is_floating_point():
+            return True
+        return all(len(self.y[last > 0].unique()) > 1 for last in self.learnt[:, -1])
+
     def _counted(self, mask: Bool[Tensor, "split fit row"]) -> Float[Tensor, "split fit row"]:
         counts = mask.float()
         return counts if self.times is None else counts * self.times[:, None, :]

@@ -11,7 +11,15 @@ from dflmoe.core.algorithm import Release
 from dflmoe.core.site import Lent, Network
 from dflmoe.core.stacking import initial
 from dflmoe.errors import PrivacyError
-from dflmoe.privacy.noise import Budget, Noise, name_of, private_head, seed_of
+from dflmoe.privacy.noise import (
+    Budget,
+    Noise,
+    Stream,
+    entry_of,
+    name_of,
+    private_head,
+    seed_of,
+)
 from dflmoe.privacy.selfaudit import Exposure, exposure
 from dflmoe.types import Params, generator
 
@@ -28,7 +36,7 @@ class Ledger(Protocol):
         """Note a head before it is made; the same head is noted once.
 
         Args:
-            head: What it is made of, in a digest.
+            head: What it is made of and by which key, in a digest.
             noise: What it is protected by.
 
         Returns:
@@ -143,14 +151,13 @@ def _with_noise(release: Release, private: Private) -> tuple[Release, str | None
         learns = data.learnt[split, -1] > 0
         features = release.features[(split + 1) * data.crossfit.fits - 1][learns]
         y, patient = data.y[learns], data.group[learns]
-        name = name_of(features, y, patient, torch.tensor([noise.sigma, noise.steps]))
-        refused = private.ledger.spend(name, noise)
+        name = name_of(release.network.head, noise, features, y, patient)
+        refused = private.ledger.spend(entry_of(private.key, name), noise)
         if refused is not None:
             return release, refused
-        start = _start(release.network.head)
-        rng = torch.Generator().manual_seed(seed_of(private.key, name))
+        head, stream = release.network.head, Stream(seed_of(private.key, name))
         heads.append(
-            private_head(release.network.head, start, features, y, patient, noise=noise, rng=rng)
+            private_head(head, _start(head), features, y, patient, noise=noise, stream=stream)
         )
     tensors = {name: torch.stack([head[name] for head in heads]) for name in heads[0]}
     return replace(release, lent=replace(release.lent, tensors=tensors), heads={}), None

@@ -3,7 +3,7 @@
 Gradient descent on all patients at once (DP-SGD without sampling, Abadi et al., CCS 2016): in each
 step the gradient of a patient's mean loss is clipped, so that a patient counts once, with however
 many rows, and Gaussian noise is added to the sum. The head that is lent is the mean of the later
-steps, which costs nothing more. Opacus clips, adds and accounts (Renyi; Mironov, CSF 2017).
+steps, which costs nothing more. Opacus clips and accounts (Renyi; Mironov, CSF 2017).
 
 The promise holds for a head on a body that no private row has shaped. Nothing is tuned on the rows:
 steps, rate and decay are constants below. That a site's number of patients is about what it is, is
@@ -18,11 +18,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from scipy.special import ndtri
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -36,6 +37,31 @@ LATER = 0.5
 """The head is the mean over this last share of the steps."""
 
 KEY_BYTES = 32
+
+
+@dataclass
+class Stream:
+    """Normal numbers that nobody can guess who has not the seed, and that are the same for it.
+
+    They are drawn from SHAKE-256: PyTorch's own generator keeps 32 bits of a seed, so that all of
+    its streams could be tried out, and the right one taken away from a head.
+
+    Attributes:
+        seed: A secret.
+        drawn: How often numbers were drawn.
+    """
+
+    seed: bytes
+    drawn: int = 0
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Return independent normal numbers of mean 0 and variance 1."""
+        self.drawn += 1
+        count = self.drawn.to_bytes(8, "big")
+        raw = hashlib.shake_256(self.seed + count).digest(8 * math.prod(shape))
+        whole = torch.frombuffer(bytearray(raw), dtype=torch.int64) >> 12
+        uniform = (whole.double() + 2.0**51 + 0.5) / 2.0**52
+        return torch.from_numpy(ndtri(uniform.numpy())).view(*shape)
 
 
 class Noise(NamedTuple):
@@ -107,7 +133,7 @@ def private_head(
     patient: Int[Tensor, " row"],
     *,
     noise: Noise,
-    rng: torch.Generator,
+    stream: Stream,
 ) -> Params:
     """Return a head that tells little of any patient.
 
@@ -118,16 +144,16 @@ def private_head(
         y: Their classes.
         patient: Of each row.
         noise: How much.
-        rng: The noise's; who knows it can take the noise away.
+        stream: What it is drawn from; who knows the seed can take the noise away.
     """
     params = {name: nn.Parameter(p.detach().clone()) for name, p in start.items()}
     optimiser = _opacus("optimizers").DPOptimizer(
         torch.optim.SGD(params.values(), lr=RATE, weight_decay=DECAY),
-        noise_multiplier=noise.sigma,
+        noise_multiplier=0.0,  # it is added below
         max_grad_norm=CLIP,
         expected_batch_size=len(patient.unique()),
-        generator=rng,
     )
+    reach = noise.sigma * CLIP / len(patient.unique())
     rows = by_patient(features, y, patient)
     total = {name: torch.zeros_like(p) for name, p in start.items()}
     kept = max(1, round(noise.steps * LATER))
@@ -135,7 +161,10 @@ def private_head(
         here: Params = {name: p.detach() for name, p in params.items()}
         for name, slope in slopes(head, here, rows).items():
             params[name].grad_sample = slope  # type: ignore[attr-defined]  # Opacus reads it there
-        _quietly(optimiser.step)
+        _quietly(optimiser.pre_step)
+        for p in params.values():
+            p.grad = cast("Tensor", p.grad) + reach * stream.normal(p.shape).to(p)
+        optimiser.original_optimizer.step()
         optimiser.zero_grad()
         if step >= noise.steps - kept:
             total = {name: p + params[name].detach() / kept for name, p in total.items()}
@@ -182,14 +211,23 @@ def slopes(head: nn.Module, params: Params, rows: Rows) -> Params:
     return found
 
 
-def seed_of(key: bytes, what: str) -> int:
+def seed_of(key: bytes, what: str) -> bytes:
     """Return the seed of a head's noise: the same for the same head, unknown without the key."""
-    return int.from_bytes(hmac.digest(key, what.encode(), "sha256")[:7], "big")
+    return hmac.digest(key, what.encode(), "sha256")
 
 
-def name_of(*tensors: Tensor) -> str:
-    """Return what a head is made of, in a digest: other rows need other noise, and cost again."""
-    seen = hashlib.sha256()
+def entry_of(key: bytes, what: str) -> str:
+    """Return how the account names a head: with another key it is another head, and costs again."""
+    return hmac.digest(key, f"entry {what}".encode(), "sha256").hex()
+
+
+def name_of(head: nn.Module, noise: Noise, *tensors: Tensor) -> str:
+    """Return what a head is made of and how, in a digest.
+
+    Other rows, another architecture or other constants need other noise, and cost again.
+    """
+    how = (str(head), noise, RATE, DECAY, CLIP, LATER)
+    seen = hashlib.sha256(repr(how).encode())
     for one in tensors:
         seen.update(str((tuple(one.shape), one.dtype)).encode())
         seen.update(one.detach().cpu().contiguous().numpy().tobytes())
