@@ -9,7 +9,7 @@ import torch
 from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
+from dflmoe.baselines import d_psgd, fedavg, fedmd, fedproto, fedrep, lg_fedavg
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.fedmd import FedMD
@@ -30,6 +30,7 @@ RIVALS = {
     "LG-FedAvg": lg_fedavg.RIVAL,
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
+    "FedProto": fedproto.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)
@@ -76,6 +77,7 @@ def told(
     """Play a rival one site after the other, with nothing between the sites."""
     built = {name: rival.build(network, budget) for name in data}
     hears = rival.topology(list(data)) if rival.topology else {}
+    server = rival.serving(dict.fromkeys(data, network), data, budget)
     states = {
         name: built[name].init(name, data[name], generator(1, "t", name, "init")) for name in data
     }
@@ -85,10 +87,11 @@ def told(
         trained, lent = {}, {}
         for n in data:
             trained[n], lent[n] = built[n].prepare(states[n], data[n], rngs[n])
-        answer = [rival.server(list(lent.values()))] if rival.server else []
+        answer = server(list(lent.values())) if server else {}
+        answers = dict.fromkeys(data, answer) if isinstance(answer, Lent) else answer
         states, outcomes = {}, {}
         for n in data:
-            inbox = answer or [lent[peer] for peer in hears[n]]
+            inbox = [answers[n]] if server else [lent[peer] for peer in hears[n]]
             states[n], outcomes[n] = built[n].absorb(trained[n], inbox, data[n], rngs[n])
         rounds.append(Round(trained, lent, states, outcomes))
     return rounds
@@ -216,7 +219,8 @@ def test_the_simulator_plays_what_is_told_step_by_step(rival: str) -> None:
     one = RIVALS[rival]
     algorithms: dict[str, Algorithm] = {name: one.build(NETWORK, BUDGET) for name in SITES}
     played = play(
-        algorithms, sites(), rounds=BUDGET.rounds, seed=1, purpose="t", server=one.server,
+        algorithms, sites(), rounds=BUDGET.rounds, seed=1, purpose="t",
+        server=one.serving(dict.fromkeys(SITES, NETWORK), sites(), BUDGET),
         hears=one.topology(SITES) if one.topology else None,
     )  # fmt: skip
     assert not any(played.refused.values())

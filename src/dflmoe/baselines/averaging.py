@@ -7,17 +7,18 @@ with its peers' fits that leave the same fold out, so no row comes back to judge
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dflmoe.core.algorithm import SERVER, Outcome, alone_outcome
 from dflmoe.core.site import Lent, Network, SiteData, SiteState, packed
-from dflmoe.core.stacking import BodyAndHead, initial, mean_of
+from dflmoe.core.stacking import BodyAndHead, features_of, initial, mean_of, part_of, stacked_call
+from dflmoe.core.task import Task
 from dflmoe.core.together import Parts
 from dflmoe.core.training import (
     Adam,
@@ -33,7 +34,10 @@ from dflmoe.types import Params, SiteId, generator
 NOTES = frozenset({"score", "rows"})
 """Numbers that travel beside the weights."""
 
-Part = Literal["model", "body", "head"]
+Part = Literal["model", "body", "head", "messenger"]
+
+Losses = Callable[[Params, Tensor, Tensor, Task], Tensor]
+"""Losses ``[model, row]`` of weights, rows, what is true of them, and the task."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Averaging:
         gossip: Average with what the neighbours sent; else take a server's answer.
         tune: Training that follows the last round at home; ``None`` for none.
         rounds: How many rounds there are.
+        losses: What the steps go down; ``None`` for the task's own losses.
+        beside: Modules that train beside body and head, and are no part of what is served.
     """
 
     network: Network
@@ -64,14 +70,17 @@ class Averaging:
     gossip: bool = False
     tune: Training | None = None
     rounds: int = 0
+    losses: Losses | None = None
+    beside: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
         rng = generator(self.seed, "body")
         grid = self._grid(data)
+        parts = {"body": self.network.body, "head": self.network.head, **self.beside}
         model = {
             f"{part}/{name}": p
-            for part, module in (("body", self.network.body), ("head", self.network.head))
+            for part, module in parts.items()
             for name, p in initial(module, math.prod(grid), rng).items()
         }
         kept = {"score": torch.full(grid[:2], torch.inf)}
@@ -151,8 +160,11 @@ class Averaging:
         optimiser, parts = Adam(moving, self.training.learning_rate), Parts([len(row)], [rng])
         for _ in range(steps):
             pick, _, share = batch_of(row, row, weight, self.training.batch, parts)
-            logits = self.logits({**model, **moving}, data.x[split, pick])
-            losses = data.task.losses(logits, data.y[pick])
+            x, y, now = data.x[split, pick], data.y[pick], {**model, **moving}
+            if self.losses is None:
+                losses = data.task.losses(self.logits(now, x), y)
+            else:
+                losses = self.losses(now, x, y, data.task)
             optimiser.step((losses * share).sum() + decay(moving, None, strength))
         return {**model, **{name: p.detach() for name, p in moving.items()}}
 
@@ -189,6 +201,20 @@ class Averaging:
         """Return the row counts of every model."""
         repeats = len(self.training.weight_decays)
         return counts[:, None].expand(-1, repeats, *counts.shape[1:]).flatten(0, 2)
+
+    def features(self, model: Params, x: Float[Tensor, "model row ..."]) -> Tensor:
+        """Return what the bodies of all models make of rows, ``[model, row, feature, ...]``."""
+        return features_of(self.network.body, part_of(model, "body"), x)
+
+    def by_heads(self, model: Params, features: Tensor) -> Tensor:
+        """Return what the heads of all models make of features."""
+        return stacked_call(self.network.head, part_of(model, "head"), features)
+
+    def learnt_rows(self, data: SiteData) -> tuple[Tensor, Int[Tensor, "model row"], Tensor]:
+        """Return the rows that every model learns from: inputs, numbers, and how often."""
+        times = self._every(data.learnt)
+        row, _ = packed(times)
+        return data.x[self._split(data), row], row, times.gather(1, row)
 
     def _score(self, model: Params, data: SiteData) -> Float[Tensor, "split penalty"]:
         """Return the summed loss on the rows that a fit did not see."""

@@ -8,12 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
+from dflmoe.baselines.averaging import Averaging, Losses
 from dflmoe.core.algorithm import Algorithm, Server
-from dflmoe.core.site import Network
+from dflmoe.core.site import Network, SiteData
+from dflmoe.core.task import Task
 from dflmoe.core.training import Training
+from dflmoe.errors import ExperimentError
 from dflmoe.types import SiteId
 
-Need = Literal["server", "one network", "one body", "one head", "public data", "whole models"]
+Need = Literal[
+    "server",
+    "one network",
+    "one body",
+    "one head",
+    "equal widths",
+    "public data",
+    "whole models",
+]
 Topology = Callable[[Sequence[SiteId]], Mapping[SiteId, Sequence[SiteId]]]
 
 
@@ -33,6 +47,42 @@ class Budget:
     rounds: int
     seed: int
 
+    def at_home(self, network: Network, losses: Losses | None = None) -> Averaging:
+        """Return rounds of local steps, without any averaging.
+
+        Args:
+            network: The site's.
+            losses: What the steps go down; the task's losses if not given.
+        """
+        return Averaging(
+            network,
+            self.steps,
+            self.seed,
+            together=False,
+            gossip=True,
+            rounds=self.rounds,
+            losses=losses,
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a server that computes knows of a site beforehand.
+
+    Attributes:
+        network: The site's.
+        task: What is predicted.
+        public: Public rows as the site sees them.
+    """
+
+    network: Network
+    task: Task
+    public: Float[Tensor, "anchor ..."]
+
+
+Host = Callable[[Mapping[SiteId, Known], Budget], Server]
+"""Builds a server that computes."""
+
 
 @dataclass(frozen=True)
 class Rival:
@@ -45,6 +95,7 @@ class Rival:
         build: Returns one site's algorithm.
         server: Answers all sites at once; ``None`` where there is none.
         topology: Whom each site hears; ``None`` for everybody.
+        host: Builds the server, where it must know the networks and the public rows.
     """
 
     title: str
@@ -53,6 +104,24 @@ class Rival:
     build: Callable[[Network, Budget], Algorithm]
     server: Server | None = None
     topology: Topology | None = None
+    host: Host | None = None
+
+    def serving(
+        self, networks: Mapping[SiteId, Network], data: Mapping[SiteId, SiteData], budget: Budget
+    ) -> Server | None:
+        """Return the server of some sites, which gets to see their public rows alone.
+
+        Raises:
+            ExperimentError: It needs public rows, and there are none.
+        """
+        if self.host is None:
+            return self.server
+        known = {}
+        for site, one in data.items():
+            if one.anchors is None or not len(one.anchors):
+                raise ExperimentError(f"{self.title} needs public rows; give the task anchors")
+            known[site] = Known(networks[site], one.task, one.anchors)
+        return self.host(known, budget)
 
     @property
     def alike(self) -> Need | None:

@@ -113,7 +113,7 @@ def _played(
         rounds=budget.rounds,
         seed=setting.seed,
         purpose="bench",
-        server=found.server,
+        server=found.serving(sites.networks, sites.data, budget),
         faults=_hostile(setting, sites),
         weather=_weather(setting, sites, budget.rounds),
         hears=found.topology(list(sites.data)) if found.topology else None,
