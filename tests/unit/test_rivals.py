@@ -9,7 +9,7 @@ import torch
 from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedproto, fedrep, lg_fedavg
+from dflmoe.baselines import d_psgd, fedavg, feddf, fedmd, fedproto, fedrep, kt_pfl, lg_fedavg
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.fedmd import FedMD
@@ -31,6 +31,8 @@ RIVALS = {
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
     "FedProto": fedproto.RIVAL,
+    "FedDF": feddf.RIVAL,
+    "KT-pFL": kt_pfl.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)
@@ -362,7 +364,7 @@ def test_fedmd_without_public_rows_says_what_is_missing() -> None:
 def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: str) -> None:
     fold, data = 1, sites()
     changed = told(RIVALS[rival], {**data, "ann": relabelled(data["ann"], fold)})[-1]
-    penalties = 1 if rival == "FedMD" else len(STEPS.weight_decays)
+    penalties = 1 if rival in ("FedMD", "KT-pFL") else len(STEPS.weight_decays)
     for name in SITES:
         for fit in range(4):
             pair = [

@@ -1,20 +1,37 @@
 """Laws of the rivals that pass on knowledge: what is left when it is switched off."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from tests.unit.test_rivals import BUDGET, NETWORK, SITES, STEPS, same, site, sites, told
-from torch import nn
+from tests.unit.test_rivals import (
+    BUDGET,
+    NETWORK,
+    SITES,
+    STEPS,
+    relabelled,
+    same,
+    site,
+    sites,
+    told,
+)
+from torch import Tensor, nn
 
-from dflmoe.baselines import fedproto
+from dflmoe.baselines import fedavg, feddf, fedmd, fedproto, kt_pfl
+from dflmoe.baselines.averaging import averaged
+from dflmoe.baselines.fedmd import FedMD
 from dflmoe.baselines.fedproto import FedProto
-from dflmoe.baselines.rival import Rival
+from dflmoe.baselines.kt_pfl import coefficients, transferred
+from dflmoe.baselines.rival import Budget, Known, Rival
+from dflmoe.core.algorithm import Server
+from dflmoe.core.distil import opinion_of
 from dflmoe.core.site import CrossFit, Lent, Network, SiteData
+from dflmoe.core.task import LABELS
 from dflmoe.errors import DflmoeError
 from dflmoe.simulation.federation import play
-from dflmoe.types import generator
+from dflmoe.types import Params, generator
 
 ALONE = Rival(
     "alone",
@@ -108,3 +125,103 @@ def test_fedproto_leaves_images_to_others() -> None:
     data = replace(site(0), y=torch.zeros(32, 2, 2, dtype=torch.int64))
     with pytest.raises(DflmoeError, match="one class a row"):
         FedProto(NETWORK, BUDGET).init("ann", data, generator(0))
+
+
+# KT-pFL.
+
+
+def test_two_sites_are_taught_by_each_other_the_less_the_more_they_differ() -> None:
+    """With weight p on itself a site loses (1 - p)^2 d + 0.7 (p - 1/2)^2."""
+    said = torch.tensor(
+        [[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]]]
+    )
+    own = [(d + 0.35) / (d + 0.7) for d in (0.0, 0.25, 1.0)]
+    expected = torch.tensor([[[p, 1 - p], [1 - p, p]] for p in own])
+    torch.testing.assert_close(coefficients(said), expected, atol=1e-3, rtol=0)
+
+
+def test_of_three_sites_two_that_agree_teach_each_other_most() -> None:
+    said = torch.tensor([[[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]]])
+    (weights,) = coefficients(said, penalty=0.1)
+    torch.testing.assert_close(weights[0, 0], weights[0, 1])
+    assert weights[0, 1] > 2 * weights[0, 2]
+    assert weights[2, 2] > 2 * weights[2, 0]
+
+
+def test_kt_pfl_under_a_vast_penalty_is_fedmd_on_probabilities() -> None:
+    soft = replace(fedmd.RIVAL, build=partial(FedMD, soft=True))
+    even = replace(kt_pfl.RIVAL, server=partial(transferred, penalty=1e6))
+    for mean, one in zip(told(soft, sites()), told(even, sites()), strict=True):
+        for name in SITES:
+            served = (one.outcomes[name].served, mean.outcomes[name].served)
+            torch.testing.assert_close(*served, atol=1e-4, rtol=0)
+
+
+def test_what_kt_pfl_sends_are_probabilities() -> None:
+    for one in told(kt_pfl.RIVAL, sites()):
+        for lent in one.lent.values():
+            likely = lent.tensors["scores"]
+            assert (likely >= 0).all()
+            torch.testing.assert_close(likely.sum(2), torch.ones(likely.shape[:2]))
+
+
+def test_kt_pfl_answers_each_site_with_what_suits_it_and_sends_no_more() -> None:
+    built = {name: kt_pfl.BUILD(NETWORK, BUDGET) for name in SITES}
+    played = play(built, sites(), rounds=1, seed=0, purpose="t", server=transferred)
+    assert played.sent_bytes["server"] == sum(played.sent_bytes[name] for name in SITES)
+
+
+# FedDF.
+
+
+def test_feddf_whose_server_learns_nothing_is_fedavg() -> None:
+    def host(known: Mapping[str, Known], budget: Budget) -> Server:
+        still = replace(budget, steps=replace(budget.steps, learning_rate=0.0))
+        return feddf.host(known, still)
+
+    still = replace(feddf.RIVAL, host=host)
+    for average, one in zip(told(fedavg.FEDAVG, sites()), told(still, sites()), strict=True):
+        for name in SITES:
+            assert same(one.after[name].params["model"], average.after[name].params["model"])
+            assert torch.equal(one.outcomes[name].served, average.outcomes[name].served)
+
+
+def test_feddf_teaches_the_average_what_all_models_say_together() -> None:
+    data, steps = sites(), replace(STEPS, learning_rate=0.02, max_steps=30)
+    budget = replace(BUDGET, steps=steps, rounds=1)
+    anchors = torch.randn(10, 4, generator=generator(0, "public"))  # as ``site`` draws them
+    known = {name: Known(NETWORK, LABELS, anchors) for name in data}
+    (one,) = told(feddf.RIVAL, data, budget)
+    lents = list(one.lent.values())
+
+    def apart(model: Params) -> Tensor:
+        scores = [feddf.scores(lent.tensors, known[lent.site], slice(None)) for lent in lents]
+        told = opinion_of(torch.stack(scores).mean(0), LABELS)
+        said = opinion_of(feddf.scores(model, known["ann"], slice(None)), LABELS)
+        return (told * (told / said).log()).sum(2).mean(1)
+
+    assert (apart(one.after["ann"].params["model"]) < apart(averaged(lents).tensors)).all()
+
+
+def test_feddf_averages_models_of_one_architecture_and_joins_all_by_what_they_say() -> None:
+    plain = Network(nn.Identity(), nn.Linear(4, 2), 4, 2)
+    networks = {"ann": NETWORK, "bob": NETWORK, "cyd": plain}
+    heard = []
+    for cyd in (site(2), relabelled(site(2), 0)):
+        data = {**sites(), "cyd": cyd}
+        played = play(
+            {name: fedavg.build(network, BUDGET) for name, network in networks.items()},
+            data, rounds=1, seed=0, purpose="t",
+            server=feddf.RIVAL.serving(networks, data, BUDGET),
+        )  # fmt: skip
+        models = {name: state.params["model"] for name, state in played.states.items()}
+        assert same(models["ann"], models["bob"])
+        heard.append(models)
+    first, second = heard
+    assert not same(first["ann"], second["ann"])
+
+
+def test_feddf_without_public_rows_says_what_is_missing() -> None:
+    data = {"ann": replace(site(0), anchors=None)}
+    with pytest.raises(DflmoeError, match="FedDF needs public rows"):
+        feddf.RIVAL.serving({"ann": NETWORK}, data, BUDGET)

@@ -12,6 +12,7 @@ import torch
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.rival import Budget, Rival
 from dflmoe.core.algorithm import SERVER, Outcome
+from dflmoe.core.distil import opinion_of
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import Adam, cross_fit, leaves
 from dflmoe.types import Params, SiteId
@@ -19,17 +20,16 @@ from dflmoe.types import Params, SiteId
 
 @dataclass(frozen=True)
 class FedMD:
-    """One site of FedMD."""
+    """One site of FedMD; a soft one lends and digests probabilities, by its task's losses."""
 
     network: Network
     budget: Budget
+    soft: bool = False
 
     @property
     def _home(self) -> Averaging:
-        """Local steps and the best round so far, without any averaging."""
-        budget = self.budget
-        steps = replace(budget.steps, weight_decays=budget.steps.weight_decays[-1:])
-        return Averaging(self.network, steps, together=False, gossip=True, rounds=budget.rounds)
+        steps = replace(self.budget.steps, weight_decays=self.budget.steps.weight_decays[-1:])
+        return replace(self.budget, steps=steps).at_home(self.network)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
@@ -46,6 +46,7 @@ class FedMD:
             state = replace(state, params={**state.params, "model": own})
         state, lent = self._home.prepare(state, data, rng)
         scores = self._scores(state.params["trained"], data, slice(None))
+        scores = opinion_of(scores, data.task) if self.soft else scores
         return state, replace(lent, kind="predictions", tensors={"scores": scores})
 
     def absorb(
@@ -57,7 +58,8 @@ class FedMD:
             for _ in range(self.budget.steps.max_steps):
                 pick = torch.randperm(mean.shape[1], generator=rng, device="cpu")
                 pick = pick[: self.budget.steps.batch]
-                apart = (self._scores(params, data, pick) - mean[:, pick]).abs()
+                own, told = self._scores(params, data, pick), mean[:, pick]
+                apart = data.task.losses(own, told) if self.soft else (own - told).abs()
                 optimiser.step(apart.flatten(1).mean(1).sum())
         kept = {**state.params, "trained": {name: p.detach() for name, p in params.items()}}
         return self._home.absorb(replace(state, params=kept), [], data, rng)

@@ -7,7 +7,16 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedproto, fedrep, lg_fedavg
+from dflmoe.baselines import (
+    d_psgd,
+    fedavg,
+    feddf,
+    fedmd,
+    fedproto,
+    fedrep,
+    kt_pfl,
+    lg_fedavg,
+)
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
 from dflmoe.core.controls import Control
@@ -128,6 +137,8 @@ RIVALS: Mapping[str, Rival] = {
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
     "fedproto": fedproto.RIVAL,
+    "feddf": feddf.RIVAL,
+    "kt_pfl": kt_pfl.RIVAL,
 }
 
 LOCAL = "local"
