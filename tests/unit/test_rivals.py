@@ -9,11 +9,24 @@ import torch
 from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
-from dflmoe.baselines import d_psgd, fedavg, feddf, fedmd, fedproto, fedrep, kt_pfl, lg_fedavg
+from dflmoe.baselines import (
+    d_psgd,
+    fedavg,
+    feddf,
+    fedkd,
+    fedmd,
+    fedproto,
+    fedrep,
+    fml,
+    kt_pfl,
+    lg_fedavg,
+    mh_pflid,
+)
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.fedmd import FedMD
 from dflmoe.baselines.local import LocalOnly
+from dflmoe.baselines.low_rank import restored
 from dflmoe.baselines.rival import Budget, Rival
 from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss, run_round
 from dflmoe.core.site import CrossFit, Lent, Network, SiteData, SiteState
@@ -33,6 +46,9 @@ RIVALS = {
     "FedProto": fedproto.RIVAL,
     "FedDF": feddf.RIVAL,
     "KT-pFL": kt_pfl.RIVAL,
+    "FML": fml.RIVAL,
+    "MH-pFLID": mh_pflid.RIVAL,
+    "FedKD": fedkd.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)
@@ -372,8 +388,9 @@ def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: st
             ]
             assert same(*pair) is (fit == fold), f"fit {fit} of {name}"
     first, second = (one.lent["ann"] for one in (plainly(rival)[-1], changed))
-    for name in {n for n in first.tensors if "/" in n or n == "scores"}:  # not the notes beside
-        stacks = [one.tensors[name].unflatten(0, (penalties, 4)) for one in (first, second)]
+    lent = [restored(one.tensors) for one in (first, second)]
+    for name in {n for n in lent[0] if "/" in n or n == "scores"}:  # not the notes beside
+        stacks = [one[name].unflatten(0, (penalties, 4)) for one in lent]
         assert torch.equal(stacks[0][:, fold], stacks[1][:, fold]), name
         assert not torch.equal(stacks[0][:, -1], stacks[1][:, -1]), name
 

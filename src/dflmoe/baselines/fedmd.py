@@ -1,7 +1,6 @@
 """FedMD: sites exchange predictions on public rows, and each learns from their mean.
 
-Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019, algorithm 1, but
-for the first training on public labels: ours have none.
+Li and Wang, 2019, algorithm 1, but for the first training on public labels: ours have none.
 """
 
 from collections.abc import Sequence
@@ -28,8 +27,7 @@ class FedMD:
 
     @property
     def _home(self) -> Averaging:
-        steps = replace(self.budget.steps, weight_decays=self.budget.steps.weight_decays[-1:])
-        return replace(self.budget, steps=steps).at_home(self.network)
+        return self.budget.at_home(self.network, decays=1)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
@@ -41,13 +39,13 @@ class FedMD:
     ) -> tuple[SiteState, Lent]:
         """Train alone at first; revisit own rows; lend scores on public rows."""
         if state.round == 0:
-            own = state.params["model"]
-            own = cross_fit(self._home.logits, own, data, self.budget.training, rng).params
+            own, plan = state.params["model"], self.budget.training
+            own = cross_fit(self._home.logits, own, data, plan, rng).params
             state = replace(state, params={**state.params, "model": own})
         state, lent = self._home.prepare(state, data, rng)
-        scores = self._scores(state.params["trained"], data, slice(None))
-        scores = opinion_of(scores, data.task) if self.soft else scores
-        return state, replace(lent, kind="predictions", tensors={"scores": scores})
+        said = self._scores(state.params["trained"], data, slice(None))
+        tensors = {"scores": opinion_of(said, data.task) if self.soft else said}
+        return state, replace(lent, kind="predictions", tensors=tensors)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator

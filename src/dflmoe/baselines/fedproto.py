@@ -1,8 +1,7 @@
 """FedProto: sites exchange the mean features of each class, and pull their own towards them.
 
-Tan et al., FedProto: Federated Prototype Learning across Heterogeneous Clients, AAAI 2022. The pull
-is a row's squared distance from its class's prototype, averaged over features, with the authors'
-weight of 1. The paper predicts by the nearest prototype; we serve the head.
+Tan et al., AAAI 2022. The pull is a row's squared distance from its class's prototype, averaged
+over features, of weight 1. The paper predicts by the nearest prototype; we serve the head.
 """
 
 from collections.abc import Sequence

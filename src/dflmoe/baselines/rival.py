@@ -5,7 +5,7 @@ other method, and says what it needs that lending heads does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
@@ -25,6 +25,7 @@ Need = Literal[
     "one body",
     "one head",
     "equal widths",
+    "an agreed network",
     "public data",
     "whole models",
 ]
@@ -40,23 +41,29 @@ class Budget:
         steps: One round of local training of a method that goes by rounds.
         rounds: Rounds; ``rounds`` times ``steps.max_steps`` is about ``training.max_steps``.
         seed: The federation's.
+        agreed: The network that all sites agreed on, for a common model beside each site's own.
     """
 
     training: Training
     steps: Training
     rounds: int
     seed: int
+    agreed: Network | None = None
 
-    def at_home(self, network: Network, losses: Losses | None = None) -> Averaging:
+    def at_home(
+        self, network: Network, losses: Losses | None = None, *, decays: int = 0
+    ) -> Averaging:
         """Return rounds of local steps, without any averaging.
 
         Args:
             network: The site's.
             losses: What the steps go down; the task's losses if not given.
+            decays: How many weight decays are tried, from the last; 0 for all.
         """
+        steps = replace(self.steps, weight_decays=self.steps.weight_decays[-decays:])
         return Averaging(
             network,
-            self.steps,
+            steps,
             self.seed,
             together=False,
             gossip=True,

@@ -11,11 +11,14 @@ from dflmoe.baselines import (
     d_psgd,
     fedavg,
     feddf,
+    fedkd,
     fedmd,
     fedproto,
     fedrep,
+    fml,
     kt_pfl,
     lg_fedavg,
+    mh_pflid,
 )
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
@@ -139,6 +142,9 @@ RIVALS: Mapping[str, Rival] = {
     "fedproto": fedproto.RIVAL,
     "feddf": feddf.RIVAL,
     "kt_pfl": kt_pfl.RIVAL,
+    "fml": fml.RIVAL,
+    "mh_pflid": mh_pflid.RIVAL,
+    "fedkd": fedkd.RIVAL,
 }
 
 LOCAL = "local"

@@ -106,7 +106,14 @@ def _played(
             f"{found.title} needs {found.alike} at all sites, and they have "
             f"{', '.join(sorted(set(sites.names.values())))}; leave it out or give all sites one"
         )
-    algorithms = {name: found.build(network, budget) for name, network in sites.networks.items()}
+    if "an agreed network" in found.needs and not sites.agreed:
+        raise NetworkError(
+            f"{found.title} needs a network that all sites agreed on; name the task's charter"
+        )
+    algorithms = {
+        name: found.build(network, replace(budget, agreed=sites.agreed.get(name)))
+        for name, network in sites.networks.items()
+    }
     played = play(
         algorithms,
         sites.data,
