@@ -7,9 +7,11 @@ from functools import partial
 
 import pytest
 import torch
+from tests.made import dense_data, made_masks, made_pictures
 from tests.unit.test_rivals import (
     BUDGET,
     NETWORK,
+    RIVALS,
     SITES,
     STEPS,
     relabelled,
@@ -39,6 +41,8 @@ from dflmoe.core.training import leaves
 from dflmoe.errors import DflmoeError
 from dflmoe.networks import mlp
 from dflmoe.simulation.federation import play
+from dflmoe.tasks.segmentation import Pixels
+from dflmoe.tasks.super_resolution import Images
 from dflmoe.types import Params, generator
 
 ALONE = Rival(
@@ -432,3 +436,34 @@ def test_fedkd_sends_fewer_bytes_than_the_whole_mentee() -> None:
         sent.append(played.sent_bytes)
     for name in (*SITES, "server"):
         assert sent[1][name] < sent[0][name]
+
+
+# Pictures.
+
+
+def dense(kernel: int, width: int) -> Network:
+    body = nn.Sequential(nn.Conv2d(1, width, kernel, padding="same"), nn.Tanh())
+    return Network(body, nn.Conv2d(width, 2, 1), width, 2)
+
+
+@pytest.mark.parametrize("name", ["FedDF", "KT-pFL", "FML", "MH-pFLID", "FedKD"])
+@pytest.mark.parametrize("masks", [True, False], ids=["segmented", "enlarged"])
+def test_pictures_are_segmented_and_enlarged_at_sites_of_different_networks(
+    name: str, masks: bool
+) -> None:
+    rival, budget = RIVALS[name], replace(BUDGET, agreed=dense(1, 3))
+    networks = {"ann": dense(3, 4), "bob": dense(1, 3)}
+    data = {}
+    for k, site_name in enumerate(networks):
+        x, y = made_masks(12, k) if masks else made_pictures(12, k)
+        y = y if masks else y.expand(-1, 2, -1, -1)
+        task = Pixels() if masks else Images()
+        made = dense_data(x, y, task)
+        data[site_name] = replace(made, anchors=torch.rand(5, 1, 8, 8, generator=generator(0)))
+    played = play(
+        {site_name: rival.build(network, budget) for site_name, network in networks.items()},
+        data, rounds=2, seed=0, purpose="t", server=rival.serving(networks, data, budget),
+    )  # fmt: skip
+    for outcomes in played.outcomes.values():
+        assert outcomes[-1].served.shape == (1, 12, 2, 8, 8)
+        assert outcomes[-1].served.isfinite().all()

@@ -4,7 +4,7 @@ Wu et al., Communication-efficient federated learning via knowledge distillation
 Communications 2022. What both are taught weighs less where their losses are high (which count as
 constants: else a high loss would pay off). Where the mentee's body learns, its features, mapped,
 are held near the mentor's. Of every matrix of an update the singular values travel that hold a
-share of its energy, 0.95 at first and 0.98 in the end, both ways.
+share of its energy, 0.95 at first and 0.98 in the end (as in public code), both ways.
 """
 
 from collections.abc import Sequence

@@ -4,10 +4,10 @@ Xie et al., MH-pFLID: Model Heterogeneous personalized Federated Learning via In
 Distillation for Medical Data Analysis, ICML 2024. Injection: the own network learns, and so does a
 receiver, by which the messenger's features attend to the own ones; the messenger's head, held
 still, must understand the outcome. Distillation: the messenger learns, and so does a transmitter,
-an attention the other way round, from labels and from what the own network says. The weights are
-0.9 and 0.1. Open in what we could read, and our reading: tokens are places (keys and values at 8 a
-side at most), so where there is one place attention is a linear map; and each step does both
-halves, where the authors have four epochs of the first, then one of the second.
+an attention the other way round, from labels and from what the own network says. Weights of 0.9 and
+0.1 are a public reproduction's. Open in what we could read, and our reading: tokens are places
+(keys and values at 8 a side at most), so where there is one place attention is a linear map; and
+each step does both halves, where the authors have four epochs of the first, then one of the second.
 """
 
 import torch.nn.functional as F
