@@ -407,6 +407,11 @@ def test_a_matrix_that_two_thin_ones_would_not_shorten_travels_as_it_is() -> Non
     assert set(restored(compressed({"zero": torch.zeros(2, 9, 9)}, 0.9))) == {"zero"}
 
 
+def test_an_update_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        compressed({"body/weight": torch.full((1, 9, 9), torch.nan)}, 0.9)
+
+
 def test_fedkd_that_compresses_nothing_averages_mentees_by_rows() -> None:
     whole = replace(fedkd.RIVAL, build=partial(FedKD, energy=(1.0, 1.0)))
     for one in told(whole, sites()):

@@ -40,6 +40,8 @@ def _thin(
     matrix: Float[Tensor, "model output input"], energy: float
 ) -> tuple[Tensor, Tensor] | None:
     """Return two matrices whose product is near one, or ``None`` if they are not smaller."""
+    if not matrix.isfinite().all():
+        raise FloatingPointError("an update holds numbers that are not finite")
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     share = values.square().cumsum(1)
     share = (share / share[:, -1:]).nan_to_num(1.0)
