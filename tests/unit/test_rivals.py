@@ -9,7 +9,14 @@ import torch
 from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
+from dflmoe.baselines import (
+    d_psgd,
+    fedavg,
+    fedmd,
+    fedper,
+    fedrep,
+    lg_fedavg,
+)
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.fedmd import FedMD
@@ -30,6 +37,7 @@ RIVALS = {
     "LG-FedAvg": lg_fedavg.RIVAL,
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
+    "FedPer": fedper.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)
@@ -116,6 +124,14 @@ def fit_of(state: SiteState, fit: int, penalties: int) -> Params:
     }
 
 
+def candidates(rival: str) -> int:
+    """Return how many weight decays and dials a rival tries."""
+    algorithm = RIVALS[rival].build(NETWORK, BUDGET)
+    if not isinstance(algorithm, Averaging):
+        return 1
+    return len(STEPS.weight_decays) * len(algorithm.aim.dials)
+
+
 # Who gets whose weights.
 
 
@@ -158,7 +174,9 @@ def test_two_sites_on_a_ring_meet_in_the_middle_and_one_goes_on_alone() -> None:
     assert same(single.after["ann"].params["model"], single.trained["ann"].params["trained"])
 
 
-@pytest.mark.parametrize(("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body")])
+@pytest.mark.parametrize(
+    ("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body"), ("FedPer", "body")]
+)
 def test_only_one_part_becomes_common(rival: str, common: str) -> None:
     own = {"head": "body", "body": "head"}[common]
     for one in plainly(rival):
@@ -358,7 +376,7 @@ def test_fedmd_without_public_rows_says_what_is_missing() -> None:
 def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: str) -> None:
     fold, data = 1, sites()
     changed = told(RIVALS[rival], {**data, "ann": relabelled(data["ann"], fold)})[-1]
-    penalties = 1 if rival == "FedMD" else len(STEPS.weight_decays)
+    penalties = candidates(rival)
     for name in SITES:
         for fit in range(4):
             pair = [

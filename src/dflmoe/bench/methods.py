@@ -7,7 +7,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
+from dflmoe.baselines import (
+    d_psgd,
+    fedavg,
+    fedmd,
+    fedper,
+    fedrep,
+    lg_fedavg,
+)
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
 from dflmoe.core.controls import Control
@@ -127,6 +134,7 @@ RIVALS: Mapping[str, Rival] = {
     "lg_fedavg": lg_fedavg.RIVAL,
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
+    "fedper": fedper.RIVAL,
 }
 
 LOCAL = "local"
