@@ -14,6 +14,7 @@ from dflmoe.baselines import (
     fedavg,
     fedmd,
     fedper,
+    fedprox,
     fedrep,
     lg_fedavg,
 )
@@ -38,6 +39,7 @@ RIVALS = {
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
     "FedPer": fedper.RIVAL,
+    "FedProx": fedprox.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

@@ -12,6 +12,7 @@ from dflmoe.baselines import (
     fedavg,
     fedmd,
     fedper,
+    fedprox,
     fedrep,
     lg_fedavg,
 )
@@ -134,6 +135,7 @@ RIVALS: Mapping[str, Rival] = {
     "lg_fedavg": lg_fedavg.RIVAL,
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
+    "fedprox": fedprox.RIVAL,
     "fedper": fedper.RIVAL,
 }
 
