@@ -17,6 +17,7 @@ from dflmoe.baselines import (
     fedprox,
     fedrep,
     lg_fedavg,
+    scaffold,
 )
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
@@ -40,6 +41,7 @@ RIVALS = {
     "FedMD": fedmd.RIVAL,
     "FedPer": fedper.RIVAL,
     "FedProx": fedprox.RIVAL,
+    "SCAFFOLD": scaffold.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

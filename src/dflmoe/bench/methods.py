@@ -15,6 +15,7 @@ from dflmoe.baselines import (
     fedprox,
     fedrep,
     lg_fedavg,
+    scaffold,
 )
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
@@ -136,6 +137,7 @@ RIVALS: Mapping[str, Rival] = {
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
     "fedprox": fedprox.RIVAL,
+    "scaffold": scaffold.RIVAL,
     "fedper": fedper.RIVAL,
 }
 
