@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dflmoe.baselines import (
     d_psgd,
+    ditto,
     fedavg,
     fedmd,
     fedper,
@@ -42,6 +43,7 @@ RIVALS = {
     "FedPer": fedper.RIVAL,
     "FedProx": fedprox.RIVAL,
     "SCAFFOLD": scaffold.RIVAL,
+    "Ditto": ditto.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

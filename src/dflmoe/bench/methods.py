@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from dflmoe.baselines import (
     d_psgd,
+    ditto,
     fedavg,
     fedmd,
     fedper,
@@ -138,6 +139,7 @@ RIVALS: Mapping[str, Rival] = {
     "fedmd": fedmd.RIVAL,
     "fedprox": fedprox.RIVAL,
     "scaffold": scaffold.RIVAL,
+    "ditto": ditto.RIVAL,
     "fedper": fedper.RIVAL,
 }
 
