@@ -10,6 +10,7 @@ from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
 from dflmoe.baselines import (
+    apfl,
     d_psgd,
     ditto,
     fedavg,
@@ -44,6 +45,7 @@ RIVALS = {
     "FedProx": fedprox.RIVAL,
     "SCAFFOLD": scaffold.RIVAL,
     "Ditto": ditto.RIVAL,
+    "APFL": apfl.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from dflmoe.baselines import (
+    apfl,
     d_psgd,
     ditto,
     fedavg,
@@ -140,6 +141,7 @@ RIVALS: Mapping[str, Rival] = {
     "fedprox": fedprox.RIVAL,
     "scaffold": scaffold.RIVAL,
     "ditto": ditto.RIVAL,
+    "apfl": apfl.RIVAL,
     "fedper": fedper.RIVAL,
 }
 
