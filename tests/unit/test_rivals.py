@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dflmoe.baselines import (
     apfl,
     d_psgd,
+    dfedavgm,
     ditto,
     fedavg,
     fedmd,
@@ -46,6 +47,7 @@ RIVALS = {
     "SCAFFOLD": scaffold.RIVAL,
     "Ditto": ditto.RIVAL,
     "APFL": apfl.RIVAL,
+    "DFedAvgM": dfedavgm.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dflmoe.baselines import (
     apfl,
     d_psgd,
+    dfedavgm,
     ditto,
     fedavg,
     fedmd,
@@ -143,6 +144,7 @@ RIVALS: Mapping[str, Rival] = {
     "ditto": ditto.RIVAL,
     "apfl": apfl.RIVAL,
     "fedper": fedper.RIVAL,
+    "dfedavgm": dfedavgm.RIVAL,
 }
 
 LOCAL = "local"
