@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,17 @@ from tests.unit.test_rivals import BUDGET, NETWORK, SITES, Round, same, site, si
 from tests.unit.test_rivals import told as told_in
 from torch import Tensor
 
-from dflmoe.baselines import apfl, d_psgd, dfedavgm, ditto, fedavg, fedper, fedprox, scaffold
+from dflmoe.baselines import (
+    apfl,
+    d_psgd,
+    dfedavgm,
+    ditto,
+    fedavg,
+    fedper,
+    fedprox,
+    scaffold,
+    softpull,
+)
 from dflmoe.baselines.aim import Aim, common, half_square, unprepared
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.dfedavgm import HeavyBall
@@ -159,7 +170,7 @@ def test_a_control_variate_is_the_mean_of_the_gradients_that_a_site_saw() -> Non
     # With plain steps that is the paper's option II: c_i - c + (x - y) / (steps · rate).
     plain = aimed(
         scaffold.RIVAL,
-        replace(scaffold.AIM, dials=(0.1,), optimiser=lambda *a: HeavyBall(*a, momentum=0.0)),
+        replace(scaffold.AIM, dials=(0.1,), optimiser=partial(HeavyBall, momentum=0.0)),
     )
     rounds = told(plain, sites())
     for before, one in pairwise(rounds):
@@ -186,6 +197,37 @@ def test_what_a_site_keeps_at_home_never_travels() -> None:
     for rival in (scaffold.RIVAL, ditto.RIVAL, apfl.RIVAL, fedper.RIVAL):
         for one in told(rival, sites()):
             assert not any(n.startswith("own/") for n in one.lent["ann"].tensors)
+
+
+def softly(share: float) -> list[Round]:
+    aim = Aim(dials=(share,), merges=softpull.pulled)
+    return told(aimed(softpull.RIVAL, aim), sites())
+
+
+def test_a_site_that_keeps_all_of_its_model_trains_alone() -> None:
+    for one, (_, alone) in zip(softly(1.0), without_peers(site(0)), strict=True):
+        assert same(one.after["ann"].params["model"], alone.params["model"])
+
+
+def test_a_site_that_keeps_its_part_of_all_sites_takes_the_plain_mean() -> None:
+    for one in softly(1 / 3):
+        for name, p in one.trained["ann"].params["trained"].items():
+            mean = (p + sum(one.trained[s].params["trained"][name] for s in SITES[1:])) / 3
+            for state in one.after.values():
+                torch.testing.assert_close(state.params["model"][name], mean)
+
+
+def test_a_soft_pull_mixes_the_own_model_with_the_mean_of_the_others() -> None:
+    # The others of three sites with mean 2 and own 4 are 1 on average: 0.7 · 4 + 0.3 · 1 = 3.1.
+    answer = {"w": torch.tensor([[2.0]]), "sites": torch.tensor([3.0])}
+    after = softpull.pulled({"w": torch.tensor([[4.0]])}, answer, torch.tensor([0.7]))
+    torch.testing.assert_close(after["w"], torch.tensor([[3.1]]))
+
+
+def test_a_single_site_is_not_pulled() -> None:
+    answer = {"w": torch.tensor([[4.0]]), "sites": torch.tensor([1.0])}
+    after = softpull.pulled({"w": torch.tensor([[4.0]])}, answer, torch.tensor([0.7]))
+    assert after["w"].item() == 4.0
 
 
 def test_heavy_ball_steps_carry_a_share_of_the_last_one() -> None:

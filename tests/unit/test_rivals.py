@@ -21,6 +21,7 @@ from dflmoe.baselines import (
     fedrep,
     lg_fedavg,
     scaffold,
+    softpull,
 )
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
@@ -48,6 +49,7 @@ RIVALS = {
     "Ditto": ditto.RIVAL,
     "APFL": apfl.RIVAL,
     "DFedAvgM": dfedavgm.RIVAL,
+    "SoftPull": softpull.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)

@@ -70,6 +70,8 @@ class Aim:
         optimiser: What takes the steps, given the tensors that move, the rate and the dials.
         learns: Changes the model after the steps, given the one before them and the mean of their
             gradients; ``None`` where those are not asked for.
+        merges: What the site makes of its trained model and the server's answer, with its dials;
+            ``None`` to take the answer as it is.
         serves: The model that a site uses, judges and keeps.
     """
 
@@ -79,6 +81,7 @@ class Aim:
     loss: Callable[[Loss, Params, Params, Dial], Tensor] = plain_loss
     optimiser: Callable[[Params, float, Dial], Optimiser] = adam
     learns: Callable[[Params, Params], Params] | None = None
+    merges: Callable[[Params, Params, Dial], Params] | None = None
     serves: Callable[[Params], Params] = unchanged
 
 

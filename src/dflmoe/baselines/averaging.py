@@ -31,7 +31,7 @@ from dflmoe.core.training import (
 )
 from dflmoe.types import Params, SiteId, generator
 
-NOTES = frozenset({"score", "rows"})
+NOTES = frozenset({"score", "rows", "sites"})
 """Numbers that travel beside the weights."""
 
 Part = Literal["model", "body", "head"]
@@ -113,7 +113,7 @@ class Averaging:
         if self.together and inbox:
             score = inbox[0].tensors["score"]
             state = self._noted(state, state.params["model"], score, data)
-        params = {**state.params, "model": {**trained, **self._merged(trained, inbox)}}
+        params = {**state.params, "model": {**trained, **self._merged(trained, inbox, data)}}
         del params["trained"]
         state = replace(state, params=params)
         if not self.together and state.round == self.rounds:
@@ -209,10 +209,12 @@ class Averaging:
         kept = {"score": torch.minimum(score, lowest)}
         return replace(state, params={**state.params, "best": best, "kept": kept})
 
-    def _merged(self, trained: Params, inbox: Sequence[Lent]) -> Params:
+    def _merged(self, trained: Params, inbox: Sequence[Lent], data: SiteData) -> Params:
         """Return the averaged part, or nothing if nobody was heard."""
         if not inbox:
             return {}
+        if self.aim.merges is not None:
+            return self.aim.merges(trained, inbox[0].tensors, self._of_model(1, data))
         if not self.gossip:
             return {n: p for n, p in inbox[0].tensors.items() if n not in NOTES}
         own = {name: trained[name] for name in inbox[0].tensors}

@@ -19,6 +19,7 @@ from dflmoe.baselines import (
     fedrep,
     lg_fedavg,
     scaffold,
+    softpull,
 )
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
@@ -145,6 +146,7 @@ RIVALS: Mapping[str, Rival] = {
     "apfl": apfl.RIVAL,
     "fedper": fedper.RIVAL,
     "dfedavgm": dfedavgm.RIVAL,
+    "softpull": softpull.RIVAL,
 }
 
 LOCAL = "local"
