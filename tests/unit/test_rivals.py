@@ -10,17 +10,24 @@ from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
 from dflmoe.baselines import (
+    apfl,
     d_psgd,
+    dfedavgm,
+    ditto,
     fedavg,
     feddf,
     fedkd,
     fedmd,
+    fedper,
     fedproto,
+    fedprox,
     fedrep,
     fml,
     kt_pfl,
     lg_fedavg,
     mh_pflid,
+    scaffold,
+    softpull,
 )
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
@@ -43,6 +50,13 @@ RIVALS = {
     "LG-FedAvg": lg_fedavg.RIVAL,
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
+    "FedPer": fedper.RIVAL,
+    "FedProx": fedprox.RIVAL,
+    "SCAFFOLD": scaffold.RIVAL,
+    "Ditto": ditto.RIVAL,
+    "APFL": apfl.RIVAL,
+    "DFedAvgM": dfedavgm.RIVAL,
+    "SoftPull": softpull.RIVAL,
     "FedProto": fedproto.RIVAL,
     "FedDF": feddf.RIVAL,
     "KT-pFL": kt_pfl.RIVAL,
@@ -137,6 +151,15 @@ def fit_of(state: SiteState, fit: int, penalties: int) -> Params:
     }
 
 
+def candidates(rival: str) -> int:
+    """Return how many weight decays and dials a rival tries."""
+    algorithm = RIVALS[rival].build(NETWORK, BUDGET)
+    if isinstance(algorithm, FedMD):
+        return 1
+    dials = algorithm.aim.dials if isinstance(algorithm, Averaging) else (0.0,)
+    return len(STEPS.weight_decays) * len(dials)
+
+
 # Who gets whose weights.
 
 
@@ -179,7 +202,9 @@ def test_two_sites_on_a_ring_meet_in_the_middle_and_one_goes_on_alone() -> None:
     assert same(single.after["ann"].params["model"], single.trained["ann"].params["trained"])
 
 
-@pytest.mark.parametrize(("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body")])
+@pytest.mark.parametrize(
+    ("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body"), ("FedPer", "body")]
+)
 def test_only_one_part_becomes_common(rival: str, common: str) -> None:
     own = {"head": "body", "body": "head"}[common]
     for one in plainly(rival):
@@ -380,7 +405,7 @@ def test_fedmd_without_public_rows_says_what_is_missing() -> None:
 def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: str) -> None:
     fold, data = 1, sites()
     changed = told(RIVALS[rival], {**data, "ann": relabelled(data["ann"], fold)})[-1]
-    penalties = 1 if rival in ("FedMD", "KT-pFL") else len(STEPS.weight_decays)
+    penalties = candidates(rival)
     for name in SITES:
         for fit in range(4):
             pair = [

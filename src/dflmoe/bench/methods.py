@@ -8,17 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from dflmoe.baselines import (
+    apfl,
     d_psgd,
+    dfedavgm,
+    ditto,
     fedavg,
     feddf,
     fedkd,
     fedmd,
+    fedper,
     fedproto,
+    fedprox,
     fedrep,
     fml,
     kt_pfl,
     lg_fedavg,
     mh_pflid,
+    scaffold,
+    softpull,
 )
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
@@ -139,6 +146,13 @@ RIVALS: Mapping[str, Rival] = {
     "lg_fedavg": lg_fedavg.RIVAL,
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
+    "fedprox": fedprox.RIVAL,
+    "scaffold": scaffold.RIVAL,
+    "ditto": ditto.RIVAL,
+    "apfl": apfl.RIVAL,
+    "fedper": fedper.RIVAL,
+    "dfedavgm": dfedavgm.RIVAL,
+    "softpull": softpull.RIVAL,
     "fedproto": fedproto.RIVAL,
     "feddf": feddf.RIVAL,
     "kt_pfl": kt_pfl.RIVAL,
