@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from dflmoe.baselines import fedavg, feddf, fedkd, fedmd, fedproto, fml, kt_pfl, mh_pflid
 from dflmoe.baselines.averaging import Averaging, averaged
-from dflmoe.baselines.fedkd import FedKD
 from dflmoe.baselines.fedmd import FedMD
 from dflmoe.baselines.fedproto import FedProto
 from dflmoe.baselines.kt_pfl import coefficients, transferred
@@ -413,7 +412,7 @@ def test_an_update_that_is_not_finite_is_refused() -> None:
 
 
 def test_fedkd_that_compresses_nothing_averages_mentees_by_rows() -> None:
-    whole = replace(fedkd.RIVAL, build=partial(FedKD, energy=(1.0, 1.0)))
+    whole = replace(fedkd.RIVAL, build=partial(fedkd.build, energy=(1.0, 1.0)))
     for one in told(whole, sites()):
         lents = [
             replace(
@@ -435,7 +434,7 @@ def part_of_messenger(state: SiteState) -> Params:
 
 def test_fedkd_sends_fewer_bytes_than_the_whole_mentee() -> None:
     network, sent = mlp(4, 2, hidden=40), []
-    for rival in (fml.RIVAL, replace(fedkd.RIVAL, build=partial(FedKD, energy=(0.5, 0.5)))):
+    for rival in (fml.RIVAL, replace(fedkd.RIVAL, build=partial(fedkd.build, energy=(0.5, 0.5)))):
         built = {name: rival.build(network, BUDGET) for name in SITES}
         played = play(built, sites(), rounds=2, seed=0, purpose="t", server=rival.server)
         sent.append(played.sent_bytes)

@@ -30,27 +30,20 @@ LEAST = 0.01
 class FedKD:
     """One site of FedKD; the share of energy is that of the first round, and of the last."""
 
-    network: Network
-    budget: Budget
-    energy: tuple[float, float] = (0.95, 0.98)
-
-    @property
-    def _home(self) -> Averaging:
-        mentee = agreed(self.network, self.budget)
-        beside = {"map": nn.Linear(mentee.width, self.network.width, bias=False)}
-        return with_messenger(self.network, self.budget, mutual, beside)
+    home: Averaging
+    energy: tuple[float, float]
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``."""
-        return self._home.init(site, data, rng)
+        return self.home.init(site, data, rng)
 
     def prepare(
         self, state: SiteState, data: SiteData, rng: torch.Generator
     ) -> tuple[SiteState, Lent]:
         """Train both; lend how the mentee moved."""
         before, (first, last) = state.params["model"], self.energy
-        energy = first + (last - first) * state.round / max(1, self.budget.rounds - 1)
-        state, lent = self._home.prepare(state, data, rng)
+        energy = first + (last - first) * state.round / max(1, self.home.rounds - 1)
+        state, lent = self.home.prepare(state, data, rng)
         rows = lent.tensors.pop("rows")
         update = compressed({n: p - before[n] for n, p in lent.tensors.items()}, energy)
         notes = {"rows": rows, ENERGY: torch.full(rows.shape, energy)}
@@ -61,7 +54,13 @@ class FedKD:
     ) -> tuple[SiteState, Outcome]:
         """Move the mentee as all mentees moved on average."""
         heard = [moved(state.params["model"], answer) for answer in inbox]
-        return self._home.absorb(state, heard, data, rng)
+        return self.home.absorb(state, heard, data, rng)
+
+
+def build(network: Network, budget: Budget, energy: tuple[float, float] = (0.95, 0.98)) -> FedKD:
+    """Return one site of FedKD."""
+    beside = {"map": nn.Linear(agreed(network, budget).width, network.width, bias=False)}
+    return FedKD(with_messenger(network, budget, mutual, beside), energy)
 
 
 def mutual(both: Both) -> Tensor:
@@ -74,4 +73,4 @@ def mutual(both: Both) -> Tensor:
     return losses + shared / losses.detach().mean(1, keepdim=True).clamp(min=LEAST)
 
 
-RIVAL = Rival("FedKD", "Wu et al., Nat. Commun. 2022", ("server", "an agreed network"), FedKD, mean)
+RIVAL = Rival("FedKD", "Wu et al., Nat. Commun. 2022", ("server", "an agreed network"), build, mean)
