@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.baselines.aim import common
+from dflmoe.baselines.aim import adam, common
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.dfedavgm import HeavyBall
 from dflmoe.baselines.local import LocalOnly
@@ -47,6 +47,7 @@ METHODS = (LOCAL, "fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto",
 DIALS: Mapping[str, float] = {"fedprox": 0.1, "ditto": 1.0, "scaffold": 0.1}
 """FedProx's mu, Ditto's lambda, and the rate of SCAFFOLD's steps, which are plain ones in fluke."""
 SEEDS = {"heart": 40, "pneumonia": 20}
+COLUMNS = "seeds,ours %,fluke %,difference,std. error,same class %,limit,"
 FLUKE = Path(__file__).with_name("run_fluke.py")
 
 Said = Mapping[SiteId, NDArray[np.int64]]
@@ -116,9 +117,8 @@ class Case:
         built = rival(self.method).build(network, Budget(training, training, rounds, self.seed))
         if not isinstance(built, Averaging) or self.method not in DIALS:
             return built
-        aim = replace(built.aim, dials=(DIALS[self.method],))
-        if self.method == "scaffold":
-            aim = replace(aim, optimiser=partial(HeavyBall, momentum=0.0))
+        plain = partial(HeavyBall, momentum=0.0) if self.method == "scaffold" else adam
+        aim = replace(built.aim, dials=(DIALS[self.method],), optimiser=plain)
         return replace(built, aim=aim)
 
 
@@ -170,10 +170,9 @@ class Fluke:
 
     def said(self, case: Case, starts: Mapping[SiteId, SiteState]) -> Said:
         """Return what fluke's models say after training from the same start."""
-        names = list(starts)
         if case.method != LOCAL:
-            return dict(zip(names, self._trained(case, starts), strict=True))
-        return {name: self._trained(case, {name: starts[name]})[0] for name in names}
+            return dict(zip(starts, self._trained(case, starts), strict=True))
+        return {name: self._trained(case, {name: starts[name]})[0] for name in starts}
 
     def _trained(self, case: Case, starts: Mapping[SiteId, SiteState]) -> list[NDArray[np.int64]]:
         rows = self._folder / "rows.npz"
@@ -198,8 +197,7 @@ class Fluke:
         return [np.array(site, dtype=np.int64) for site in self._heard()]
 
     def _heard(self) -> Any:  # noqa: ANN401 - parsed JSON
-        line = self._back.readline()
-        if not line:
+        if not (line := self._back.readline()):
             raise SystemExit(f"fluke stopped:\n{(self._folder / 'log').read_text()[-2000:]}")
         return json.loads(line)
 
@@ -218,8 +216,7 @@ def fluke(python: Path) -> Iterator[Fluke]:
 
 def export(path: Path, data: Mapping[SiteId, SiteData], starts: Mapping[SiteId, SiteState]) -> None:
     """Write the rows of some sites and the initial weights of the first one's last fit."""
-    sites = list(data.values())
-    params = starts[next(iter(data))].params
+    sites, params = list(data.values()), starts[next(iter(data))].params
     parts = [common(params["model"])] if "model" in params else [params["body"], params["head"]]
     weights = [p[-1].flatten() for part in parts for p in part.values()]
     np.savez(
@@ -260,8 +257,7 @@ def scores(case: Case, other: Fluke) -> tuple[float, float, float]:
     theirs = other.said(case, {name: one.start for name, one in algorithms.items()})
     each = []
     for name, data in case.sites.data.items():
-        y = data.y[data.crossfit.fold[0] < 0].numpy()
-        a, b = mine[name], theirs[name]
+        y, a, b = data.y[data.crossfit.fold[0] < 0].numpy(), mine[name], theirs[name]
         each.append([(a == y).mean(), (b == y).mean(), (a == b).mean()])
     a, b, same = np.mean(each, axis=0).tolist()
     return a, b, same
@@ -366,16 +362,7 @@ def compared(
 def shown(rows: Sequence[Row]) -> Table:
     """Return the table for people."""
     table = Table("data set", "a step sees", "method", box=None)
-    for title in (
-        "seeds",
-        "ours %",
-        "fluke %",
-        "difference",
-        "std. error",
-        "same class %",
-        "limit",
-        "",
-    ):
+    for title in COLUMNS.split(","):
         table.add_column(title, justify="right")
     for one in rows:
         numbers = f"{one.ours:.2f}", f"{one.fluke:.2f}", f"{one.difference:+.2f}"
@@ -403,8 +390,7 @@ def main() -> int:
         raise SystemExit(f"error: {error}") from error
     if asked.json:
         table = [{**asdict(one), "passed": one.passed} for one in rows]
-        whole = {"ours": software(), "fluke": versions, "rows": table}
-        print(json.dumps(whole, indent=1))
+        print(json.dumps({"ours": software(), "fluke": versions, "rows": table}, indent=1))
     else:
         Console(highlight=False).print(shown(rows))
     return 0 if all(one.passed for one in rows) else 1
