@@ -1,4 +1,4 @@
-"""Compare our local-only, FedAvg and FedRep with fluke-fl's: docs/explanation/crosscheck.md.
+"""Compare our local-only training and seven rivals with fluke-fl's: docs/explanation/crosscheck.md.
 
 Run it as ``make fluke``, or as ``python benchmarks/fluke/check.py --python PYTHON`` with the Python
 of an environment that has fluke-fl. It leaves with 1 if any mean differs by more than the limit.
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from dflmoe.baselines.aim import adam, common
 from dflmoe.baselines.averaging import Averaging
+from dflmoe.baselines.dfedavgm import HeavyBall
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.rival import Budget
 from dflmoe.bench import experiment
@@ -40,8 +43,11 @@ from dflmoe.errors import DflmoeError
 from dflmoe.simulation.federation import play
 from dflmoe.types import SiteId, generator
 
-METHODS = (LOCAL, "fedavg", "fedrep")
+METHODS = (LOCAL, "fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto", "scaffold")
+DIALS: Mapping[str, float] = {"fedprox": 0.1, "ditto": 1.0, "scaffold": 0.1}
+"""FedProx's mu, Ditto's lambda, and the rate of SCAFFOLD's steps, which are plain ones in fluke."""
 SEEDS = {"heart": 40, "pneumonia": 20}
+COLUMNS = "seeds,ours %,fluke %,difference,std. error,same class %,limit,"
 FLUKE = Path(__file__).with_name("run_fluke.py")
 
 Said = Mapping[SiteId, NDArray[np.int64]]
@@ -108,7 +114,12 @@ class Case:
         if self.method == LOCAL:
             steps = rounds * training.max_steps
             return LocalOnly(network, replace(training, max_steps=steps, judge_every=steps))
-        return rival(self.method).build(network, Budget(training, training, rounds, self.seed))
+        built = rival(self.method).build(network, Budget(training, training, rounds, self.seed))
+        if not isinstance(built, Averaging) or self.method not in DIALS:
+            return built
+        plain = partial(HeavyBall, momentum=0.0) if self.method == "scaffold" else adam
+        aim = replace(built.aim, dials=(DIALS[self.method],), optimiser=plain)
+        return replace(built, aim=aim)
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,8 @@ class Watched:
         if isinstance(self.algorithm, Averaging) and state.round == self.rounds:
             x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
             with torch.no_grad():
-                logits = self.algorithm.logits(state.params["model"], x)
+                served = self.algorithm.aim.serves(state.params["model"])
+                logits = self.algorithm.logits(served, x)
             said = data.crossfit.out_of_fold(data.task.said(logits, 2))
             outcome = alone_outcome(said, state, data)
         return state, outcome
@@ -158,10 +170,9 @@ class Fluke:
 
     def said(self, case: Case, starts: Mapping[SiteId, SiteState]) -> Said:
         """Return what fluke's models say after training from the same start."""
-        names = list(starts)
         if case.method != LOCAL:
-            return dict(zip(names, self._trained(case, starts), strict=True))
-        return {name: self._trained(case, {name: starts[name]})[0] for name in names}
+            return dict(zip(starts, self._trained(case, starts), strict=True))
+        return {name: self._trained(case, {name: starts[name]})[0] for name in starts}
 
     def _trained(self, case: Case, starts: Mapping[SiteId, SiteState]) -> list[NDArray[np.int64]]:
         rows = self._folder / "rows.npz"
@@ -171,6 +182,7 @@ class Fluke:
         run = {
             "rows": str(rows),
             "algorithm": "fedavg" if alone else case.method,
+            "dial": DIALS.get(case.method, 0.0),
             "network": case.sites.names[first],
             "classes": case.sites.networks[first].classes,
             "rounds": 1 if alone else case.steps.rounds,
@@ -185,8 +197,7 @@ class Fluke:
         return [np.array(site, dtype=np.int64) for site in self._heard()]
 
     def _heard(self) -> Any:  # noqa: ANN401 - parsed JSON
-        line = self._back.readline()
-        if not line:
+        if not (line := self._back.readline()):
             raise SystemExit(f"fluke stopped:\n{(self._folder / 'log').read_text()[-2000:]}")
         return json.loads(line)
 
@@ -205,9 +216,8 @@ def fluke(python: Path) -> Iterator[Fluke]:
 
 def export(path: Path, data: Mapping[SiteId, SiteData], starts: Mapping[SiteId, SiteState]) -> None:
     """Write the rows of some sites and the initial weights of the first one's last fit."""
-    sites = list(data.values())
-    params = starts[next(iter(data))].params
-    parts = [params["model"]] if "model" in params else [params["body"], params["head"]]
+    sites, params = list(data.values()), starts[next(iter(data))].params
+    parts = [common(params["model"])] if "model" in params else [params["body"], params["head"]]
     weights = [p[-1].flatten() for part in parts for p in part.values()]
     np.savez(
         path,
@@ -247,8 +257,7 @@ def scores(case: Case, other: Fluke) -> tuple[float, float, float]:
     theirs = other.said(case, {name: one.start for name, one in algorithms.items()})
     each = []
     for name, data in case.sites.data.items():
-        y = data.y[data.crossfit.fold[0] < 0].numpy()
-        a, b = mine[name], theirs[name]
+        y, a, b = data.y[data.crossfit.fold[0] < 0].numpy(), mine[name], theirs[name]
         each.append([(a == y).mean(), (b == y).mean(), (a == b).mean()])
     a, b, same = np.mean(each, axis=0).tolist()
     return a, b, same
@@ -328,7 +337,7 @@ def dealt(name: str, task: experiment.TaskSetting, seed: int, root: Path | None)
 
 
 def compared(
-    python: Path, root: Path | None, seeds: int | None
+    python: Path, root: Path | None, seeds: int | None, methods: Sequence[str] = METHODS
 ) -> tuple[dict[str, str], list[Row]]:
     """Return fluke's versions and the table."""
     runs: dict[tuple[str, Steps, str], list[tuple[float, float, float]]] = {}
@@ -337,12 +346,12 @@ def compared(
         for name, task in tasks(root).items()
         for seed in range(seeds or SEEDS[name])
     ]
-    total = sum(len(METHODS) * len(some) for *_, some in plan)
+    total = sum(len(methods) * len(some) for *_, some in plan)
     with fluke(python) as other, bar(Console(stderr=True)) as progress:
         job = progress.add_task("comparing", total=total)
         for name, task, seed, some in plan:
             sites = dealt(name, task, seed, root)
-            for steps, method in product(some, METHODS):
+            for steps, method in product(some, methods):
                 progress.update(job, description=f"{name}, {steps.title}, {method}, seed {seed}")
                 case = Case(sites, task.learning, steps, method, seed)
                 runs.setdefault((name, steps, method), []).append(scores(case, other))
@@ -353,16 +362,7 @@ def compared(
 def shown(rows: Sequence[Row]) -> Table:
     """Return the table for people."""
     table = Table("data set", "a step sees", "method", box=None)
-    for title in (
-        "seeds",
-        "ours %",
-        "fluke %",
-        "difference",
-        "std. error",
-        "same class %",
-        "limit",
-        "",
-    ):
+    for title in COLUMNS.split(","):
         table.add_column(title, justify="right")
     for one in rows:
         numbers = f"{one.ours:.2f}", f"{one.fluke:.2f}", f"{one.difference:+.2f}"
@@ -378,19 +378,19 @@ def main() -> int:
     parser.add_argument("--python", type=Path, required=True, help="of fluke's environment")
     parser.add_argument("--data", type=Path, help="folder of data sets; else DFLMOE_DATA")
     parser.add_argument("--seeds", type=int, help=f"of each data set; else {SEEDS}")
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas between")
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     asked = parser.parse_args()
     root = asked.data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
     if asked.seeds is not None and asked.seeds < 2:
         parser.error("--seeds takes 2 or more, as their spread is reported")
     try:
-        versions, rows = compared(asked.python, root, asked.seeds)
+        versions, rows = compared(asked.python, root, asked.seeds, asked.methods.split(","))
     except (DflmoeError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     if asked.json:
         table = [{**asdict(one), "passed": one.passed} for one in rows]
-        whole = {"ours": software(), "fluke": versions, "rows": table}
-        print(json.dumps(whole, indent=1))
+        print(json.dumps({"ours": software(), "fluke": versions, "rows": table}, indent=1))
     else:
         Console(highlight=False).print(shown(rows))
     return 0 if all(one.passed for one in rows) else 1

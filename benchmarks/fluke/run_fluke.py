@@ -1,4 +1,4 @@
-"""Train with FedAvg and FedRep of fluke-fl, on a split and from initial weights that we made.
+"""Train with federated algorithms of fluke-fl, on a split and from initial weights that we made.
 
 ``check.py`` runs this file, in an environment of its own that has fluke-fl (LGPL-2.1-or-later,
 called and never copied) and not dflmoe. A line of JSON on standard input is one federation to
@@ -21,7 +21,10 @@ import numpy as np
 import torch
 from fluke import FlukeENV
 from fluke.algorithms import CentralizedFL
+from fluke.algorithms.ditto import Ditto, DittoClient
 from fluke.algorithms.fedavg import FedAVG
+from fluke.algorithms.fedprox import FedProx, FedProxClient
+from fluke.algorithms.scaffold import SCAFFOLD, SCAFFOLDClient, SCAFFOLDServer
 from fluke.client import Client
 from fluke.config import OptimizerConfigurator
 from fluke.data import FastDataLoader
@@ -39,6 +42,8 @@ class Run:
         rows: An ``.npz`` with ``x``, ``y``, ``site`` (0 to S-1), ``test`` (whether a row is one)
             and ``weights`` (all initial weights in one vector, the body's first).
         algorithm: FedAvg of one site is training alone.
+        dial: The algorithm's own number: FedProx's mu, Ditto's lambda, the rate of SCAFFOLD's
+            steps, which are plain ones. 0 where there is none.
         network: As it is called in dflmoe's catalogue.
         classes: Number of classes.
         rounds: Averages taken.
@@ -51,7 +56,8 @@ class Run:
     """
 
     rows: str
-    algorithm: Literal["fedavg", "fedrep"]
+    algorithm: Literal["fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto", "scaffold"]
+    dial: float
     network: Literal["mlp", "small_cnn"]
     classes: int
     rounds: int
@@ -71,30 +77,72 @@ class Site:
     test_x: Tensor
 
 
+def sparing(params: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameters in groups: biases and other vectors have no weight decay, as in dflmoe."""
+    every = list(params)
+    return [
+        {"params": [p for p in every if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
 class SparingAdam(torch.optim.Adam):
-    """Adam whose weight decay spares biases and other vectors, as dflmoe's does."""
+    """Adam whose weight decay spares biases."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        every = list(params)
-        groups: list[dict[str, Any]] = [  # an optimiser's own type
-            {"params": [p for p in every if p.dim() > 1], "weight_decay": weight_decay},
-            {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        super().__init__(groups, lr=lr)
+        super().__init__(sparing(params, weight_decay), lr=lr)
+
+
+class SparingSteps(torch.optim.SGD):
+    """Plain steps whose weight decay spares biases."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(sparing(params, weight_decay), lr=lr)
+
+
+class PulledAdam(SparingAdam):
+    """Adam for Ditto's own model, which fluke moves by plain steps without weight decay."""
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, weight_decay: float, strength: float
+    ) -> None:
+        self.every, self.strength = list(params), strength
+        super().__init__(self.every, lr, weight_decay)
+
+    def step(self, towards: Iterable[Tensor]) -> None:  # type: ignore[override]  # as fluke calls it
+        """Take a step down the gradients and the pull."""
+        for p, target in zip(self.every, towards, strict=True):
+            if p.grad is not None:
+                p.grad += self.strength * (p.detach() - target.detach())
+        super().step()
 
 
 class NewOptimisers(ClientObserver):  # type: ignore[misc]  # fluke has no types here
     """Takes a client's optimisers away before it trains; it makes new ones, as dflmoe does."""
 
-    def __init__(self, clients: list[Client]) -> None:
-        self.clients = clients
+    def __init__(self, clients: list[Client], run: Run, sites: list[Site]) -> None:
+        self.clients, self.run = clients, run
+        rows = [len(site.y) for site in sites]
+        self.share = [n * len(rows) / sum(rows) for n in rows]
 
     def start_fit(self, client_id: int, **_: Any) -> None:  # noqa: ANN401 - fluke's signature
         """See ``ClientObserver``."""
         client = self.clients[client_id]
         client.optimizer = None
-        if hasattr(client, "pers_optimizer"):
+        if self.run.algorithm == "ditto":
+            settings = {"weight_decay": self.run.weight_decay, "strength": self.run.dial}
+            make = OptimizerConfigurator(
+                {"name": PulledAdam, "lr": self.run.learning_rate, **settings}
+            )
+            client.pers_optimizer, client.pers_scheduler = make(client.personalized_model)
+        elif hasattr(client, "pers_optimizer"):
             client.pers_optimizer = None
+
+    def end_fit(self, client_id: int, **_: Any) -> None:  # noqa: ANN401 - fluke's signature
+        """Weigh a control variate by rows, as the model is weighed and dflmoe weighs both."""
+        delta = getattr(self.clients[client_id], "delta_control", None) or {}
+        for name in delta:
+            delta[name] = delta[name] * self.share[client_id]
 
 
 def network(run: Run, shape: torch.Size, weights: Tensor) -> tuple[nn.Module, nn.Module]:
@@ -121,9 +169,10 @@ def network(run: Run, shape: torch.Size, weights: Tensor) -> tuple[nn.Module, nn
 
 def federation(run: Run, sites: list[Site], body: nn.Module, head: nn.Module) -> CentralizedFL:
     """Return fluke's algorithm, its sites weighted by rows."""
+    plain = run.algorithm == "scaffold"
     optimiser = {
-        "name": SparingAdam,
-        "lr": run.learning_rate,
+        "name": SparingSteps if plain else SparingAdam,
+        "lr": run.dial if plain else run.learning_rate,
         "weight_decay": run.weight_decay,
     }
     settings = [
@@ -143,19 +192,49 @@ def federation(run: Run, sites: list[Site], body: nn.Module, head: nn.Module) ->
         }
         for index, site in enumerate(sites)
     ]
-    if run.algorithm == "fedavg":
-        clients = [Client(**s, local_epochs=run.epochs) for s in settings]
-        server = Server(nn.Sequential(body, head), None, clients, weighted=True)
-        return FedAVG(len(sites), None, {}, clients=clients, server=server)
+    if run.algorithm in ("fedrep", "fedper", "lg_fedavg"):
+        return sharing_a_part(run, settings, body, head)
+    whole, epochs = nn.Sequential(body, head), {"local_epochs": run.epochs}
+    kind, client, server, more = whole_models(run)
+    clients = [client(**s, **epochs, **more(whole)) for s in settings]
+    central = server(deepcopy(whole), None, clients, weighted=True)
+    return kind(len(sites), None, {}, clients=clients, server=central)
+
+
+def whole_models(run: Run) -> tuple[Any, Any, Any, Any]:  # fluke has no types here
+    """Return algorithm, client, server and the client's own arguments, given a model."""
+    dial: dict[str, Any] = {"mu": run.dial}
+    if run.algorithm == "fedprox":
+        return FedProx, FedProxClient, Server, lambda _: dial
+    if run.algorithm == "scaffold":
+        return SCAFFOLD, SCAFFOLDClient, SCAFFOLDServer, lambda _: {}
+    if run.algorithm == "ditto":
+        dial = {"lam": run.dial, "tau": run.epochs}
+        return Ditto, DittoClient, Server, lambda whole: {"model": deepcopy(whole), **dial}
+    return FedAVG, Client, Server, lambda _: {}
+
+
+def sharing_a_part(
+    run: Run, settings: list[dict[str, Any]], body: nn.Module, head: nn.Module
+) -> CentralizedFL:
+    """Return FedRep, FedPer or LG-FedAvg."""
     stand_in_for_torchvision()
-    from fluke.algorithms.fedrep import FedRep, FedRepClient, FedRepServer  # noqa: PLC0415
+    from fluke.algorithms import fedper, fedrep, lg_fedavg  # noqa: PLC0415
     from fluke.nets import EncoderHeadNet  # noqa: PLC0415
 
-    half = {"local_epochs": run.epochs // 2, "tau": run.epochs // 2}
+    kind, client, server = fedper.FedPer, fedper.FedPerClient, fedper.FedPerServer
+    epochs = {"local_epochs": run.epochs}
+    if run.algorithm == "fedrep":
+        kind, client, server = fedrep.FedRep, fedrep.FedRepClient, fedrep.FedRepServer
+        epochs = {"local_epochs": run.epochs // 2, "tau": run.epochs // 2}
+    if run.algorithm == "lg_fedavg":
+        kind, client = lg_fedavg.LGFedAVG, lg_fedavg.LGFedAVGClient
+        server = lg_fedavg.LGFedAVGServer
+    common = head if run.algorithm == "lg_fedavg" else body
     whole = EncoderHeadNet(body, head)
-    clients = [FedRepClient(model=deepcopy(whole), **s, **half) for s in settings]
-    server = FedRepServer(deepcopy(body), None, clients, weighted=True)
-    return FedRep(len(sites), None, {}, clients=clients, server=server)
+    clients = [client(model=deepcopy(whole), **s, **epochs) for s in settings]
+    central = server(deepcopy(common), None, clients, weighted=True)
+    return kind(len(settings), None, {}, clients=clients, server=central)
 
 
 def stand_in_for_torchvision() -> None:
@@ -178,10 +257,10 @@ def trained(run: Run) -> list[list[int]]:
     env.set_eval_cfg(pre_fit=False, post_fit=False, server=False, locals=False)
     env.set_seed(run.seed)
     algorithm = federation(run, sites, body, head)
-    algorithm.set_callbacks(NewOptimisers(algorithm.clients))
+    algorithm.set_callbacks(NewOptimisers(algorithm.clients, run, sites))
     algorithm.run(n_rounds=run.rounds, eligible_perc=1.0)
     return [
-        said(client.model, site.test_x)
+        said(client.personalized_model if run.algorithm == "ditto" else client.model, site.test_x)
         for client, site in zip(algorithm.clients, sites, strict=True)
     ]
 

@@ -22,7 +22,7 @@ from dflmoe.baselines import (
     scaffold,
     softpull,
 )
-from dflmoe.baselines.aim import Aim, common, half_square, unprepared
+from dflmoe.baselines.aim import Aim, common, half_square
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.dfedavgm import HeavyBall
 from dflmoe.baselines.rival import Budget, Rival
@@ -96,7 +96,7 @@ def test_the_pull_is_half_the_squared_distance_of_weights_and_biases() -> None:
         pytest.param(ditto.RIVAL, replace(ditto.AIM, dials=(0.0,)), id="Ditto, lambda = 0"),
         pytest.param(
             apfl.RIVAL,
-            replace(apfl.AIM, dials=(1.0,), readies=unprepared),
+            replace(apfl.AIM, dials=(1.0,), readies=None),
             id="APFL, alpha = 1",
         ),
     ],

@@ -46,11 +46,6 @@ def nothing_else(model: Params, dial: Dial) -> Params:  # noqa: ARG001
     return model
 
 
-def unprepared(loss: Loss, model: Params, rate: float) -> Params:  # noqa: ARG001
-    """Return the model as it is."""
-    return model
-
-
 def adam(moving: Params, rate: float, dial: Dial) -> Optimiser:  # noqa: ARG001
     """Return the optimiser that everything is trained with."""
     return Adam(moving, rate)
@@ -63,8 +58,8 @@ class Aim:
     Attributes:
         dials: Candidates of the method's own number, chosen out of fold with the weight decay.
         begins: The tensors that a site begins with, from those of the common model and the dials.
-        readies: Changes the model before a round's steps; it is given the loss of all rows, and
-            the learning rate.
+        readies: Changes the model before a round's steps, given the loss of all rows and the
+            learning rate; ``None`` to change nothing.
         loss: What the steps go down: given the site's loss, the tensors now, those from before the
             round's steps, and the dial of every model.
         optimiser: What takes the steps, given the tensors that move, the rate and the dials.
@@ -77,7 +72,7 @@ class Aim:
 
     dials: tuple[float, ...] = (0.0,)
     begins: Callable[[Params, Dial], Params] = nothing_else
-    readies: Callable[[Loss, Params, float], Params] = unprepared
+    readies: Callable[[Loss, Params, float], Params] | None = None
     loss: Callable[[Loss, Params, Params, Dial], Tensor] = plain_loss
     optimiser: Callable[[Params, float, Dial], Optimiser] = adam
     learns: Callable[[Params, Params], Params] | None = None

@@ -159,13 +159,13 @@ class Averaging:
     ) -> Params:
         """Return the model after some steps of its named tensors on the site's rows."""
         row, weight = packed(self._every(data.learnt))
-        split, dial = self._split(data), self._of_model(1, data)
+        split, strength, dial = self._split(data), self._of_model(0, data), self._of_model(1, data)
         moving = leaves({name: model[name] for name in names})
         optimiser = self.aim.optimiser(moving, self.training.learning_rate, dial)
         parts, seen = Parts([len(row)], [rng]), [torch.zeros(()) for _ in moving]
         for _ in range(steps):
             pick, _, share = batch_of(row, row, weight, self.training.batch, parts)
-            loss = self._loss(data.x[split, pick], data.y[pick], share, data)
+            loss = self._loss(data.x[split, pick], data.y[pick], share, data.task, strength)
             found = optimiser.step(self.aim.loss(loss, {**model, **moving}, model, dial))
             if self.aim.learns is not None:
                 seen = [total + gradient for total, gradient in zip(seen, found, strict=True)]
@@ -175,15 +175,14 @@ class Averaging:
         mean = {name: total / steps for name, total in zip(names, seen, strict=True)}
         return {**after, **self.aim.learns(model, mean)}
 
-    def _loss(self, x: Tensor, y: Tensor, share: Tensor, data: SiteData) -> Loss:
+    def _loss(self, x: Tensor, y: Tensor, share: Tensor, task: Task, strength: Tensor) -> Loss:
         """Return the loss on some rows of a body and head, with the weight decay of what learns."""
-        strength = self._of_model(0, data)
 
         def loss(params: Params) -> Tensor:
             if self.losses is None:
-                losses = data.task.losses(self.logits(params, x), y)
+                losses = task.losses(self.logits(params, x), y)
             else:
-                losses = self.losses(params, x, y, data.task)
+                losses = self.losses(params, x, y, task)
             learning = {name: p for name, p in params.items() if p.requires_grad}
             return (losses * share).sum() + decay(learning, None, strength)
 
@@ -191,8 +190,11 @@ class Averaging:
 
     def _readied(self, model: Params, data: SiteData) -> Params:
         """Return the model as the aim has it before the steps."""
+        if self.aim.readies is None:
+            return model
         row, weight = packed(self._every(data.learnt))
-        loss = self._loss(data.x[self._split(data), row], data.y[row], weight, data)
+        x, y = data.x[self._split(data), row], data.y[row]
+        loss = self._loss(x, y, weight, data.task, self._of_model(0, data))
         return self.aim.readies(loss, model, self.training.learning_rate)
 
     def _travels(self, name: str) -> bool:
