@@ -10,6 +10,7 @@
 # make test-release  what is released: wheel, sdist and list of components in dist/, and the pilot from them
 # make test-all     all four: everything that CI checks
 # make test-gpu     on a machine that has one: a GPU computes what a CPU does
+# make docs    the documentation, in build/docs
 # make night   half an hour of faults drawn by chance, for five nodes
 # make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
 # make fluke   compare three baselines with those of fluke-fl, an outside package (docs/explanation/crosscheck.md)
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Stories run as they do for users: nothing counts their lines or checks their shapes.
 UNCHECKED := --override-ini addopts='-ra --strict-markers --strict-config --import-mode=importlib'
 
-.PHONY: pilot demo bench bench-methods bench-speed bench-peers test test-faults test-e2e test-release test-all test-gpu night fuzz check fluke clean
+.PHONY: pilot demo bench bench-methods bench-speed bench-peers test test-faults test-e2e test-release docs test-all test-gpu night fuzz check fluke clean
 .DEFAULT_GOAL := pilot
 
 pilot: .venv/.pilot
@@ -71,7 +72,12 @@ test-release: .venv/.test
 	scripts/dist $(BIN)/python "$(TORCH)"
 	$(BIN)/pytest tests/release $(UNCHECKED)
 
-test-all: test test-faults test-e2e test-release
+test-all: test docs test-faults test-e2e test-release
+
+# A warning is an error, and so is a link that leads nowhere.
+docs: .venv/.test
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "The documentation: build/docs/index.html"
 
 test-gpu: .venv/.test
 	$(BIN)/pytest tests/gpu $(UNCHECKED)

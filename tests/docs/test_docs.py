@@ -1,14 +1,20 @@
 """What the docs promise is there, and what is there is in the docs."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
+from scripts.cli_reference import reference
+from scripts.wire_vectors import vectors
+from securesystemslib.signer import CryptoSigner
 from tests.conftest import families
 from typer.core import TyperGroup
 
@@ -24,9 +30,14 @@ from dflmoe.networks import names as networks
 from dflmoe.networks import split
 from dflmoe.node.agreed import network_of
 from dflmoe.node.settings import Settings
-from dflmoe.security.audit import Kind
+from dflmoe.security.audit import Entry, Kind
 from dflmoe.security.charter import Charter
 from dflmoe.security.policy import POLICY, Policy
+from dflmoe.wire.envelope import HEAD, opened
+from dflmoe.wire.frames import unframed
+from dflmoe.wire.manifest import Manifest
+from dflmoe.wire.parcel import unpacked
+from dflmoe.wire.payload import HeadSpec, decode
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,7 +97,7 @@ def test_every_option_is_in_the_docs(
         ("export", "models.md"),
         ("card", "models.md"),
         ("body", "bodies.md"),
-        ("privacy", "audit.md"),
+        ("privacy", "policy.md"),
     ],
 )
 def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, page: str) -> None:
@@ -105,7 +116,7 @@ def test_every_command_of_a_node_and_its_options_are_in_the_docs(group: str, pag
 
 
 def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/how-to/federation.md").read_text()
+    docs = (ROOT / "docs/reference/charter.md").read_text()
     for key in Charter.model_fields.keys() - {"format", "federation"}:
         assert f"`{key}`" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -115,7 +126,7 @@ def test_every_key_of_a_charter_is_in_the_docs_and_their_example_is_one(tmp_path
 
 
 def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/how-to/node.md").read_text()
+    docs = (ROOT / "docs/reference/site-toml.md").read_text()
     for key in Settings.model_fields.keys() - {"data"}:
         assert f"| `{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -125,7 +136,7 @@ def test_every_setting_of_a_node_is_in_the_docs_and_their_example_is_one(tmp_pat
 
 
 def test_every_setting_of_a_source_is_in_the_docs() -> None:
-    docs = (ROOT / "docs/how-to/data.md").read_text()
+    docs = (ROOT / "docs/reference/site-toml.md").read_text()
     for name, field in Source.model_fields.items():
         assert f"| `{field.alias or name}` |" in docs, name
     for section in ("dicom", "nifti", "edf"):
@@ -137,7 +148,7 @@ def test_every_setting_of_a_source_is_in_the_docs() -> None:
 
 
 def test_every_key_of_a_policy_is_in_the_docs_and_their_example_is_one(tmp_path: Path) -> None:
-    docs = (ROOT / "docs/reference/audit.md").read_text()
+    docs = (ROOT / "docs/reference/policy.md").read_text()
     for key in Policy.model_fields:
         assert f"| `{key}` |" in docs, key
     (shown,) = re.findall(r"```toml\n(.*?)```", docs, re.S)
@@ -212,6 +223,32 @@ def test_the_docs_link_to_what_is_there() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reference_of_commands_is_what_the_commands_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DFLMOE_HOME", raising=False)
+    assert (ROOT / "docs/reference/cli.md").read_text() == reference()
+
+
+def test_the_vectors_of_the_wire_are_what_is_written_and_can_be_read() -> None:
+    told = json.loads((ROOT / "docs/reference/wire-vectors.json").read_text())
+    assert told == vectors()
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(told["secret_key"]))
+    keys = {(one := CryptoSigner(key).public_key).keyid: one}
+    parcel = unpacked(bytes.fromhex(told["parcel"]), "it")
+    assert parcel.envelope == told["envelope"].encode()
+    manifest = Manifest.read(opened(parcel.envelope, HEAD, keys, "it").payload, "it")
+    assert manifest.signed().decode() == told["manifest"]
+    shapes = {name: torch.tensor(p).shape for name, p in told["tensors"].items()}
+    spec = HeadSpec({name: tuple(shape) for name, shape in shapes.items()})
+    tensors = decode(parcel.payload, manifest.payload, spec, "ann")
+    for name, p in told["tensors"].items():
+        assert torch.equal(tensors[name], torch.tensor(p))
+    for kind, raw in told["frames"].items():
+        assert type(unframed(bytes.fromhex(raw))).__name__.lower() == kind
+    assert Entry.read(told["audit_entry"].encode(), "it").digest == told["audit_digest"]
 
 
 HEARTS, DEEPER, BRAINS = (
