@@ -140,7 +140,7 @@ def test_a_rival_of_ones_own_is_the_short_file_that_contributing_shows(
 
 
 def test_rivals_of_the_package_are_short_files_too() -> None:
-    shared = {"__init__", "rival", "averaging", "logistic", "alone"}
+    shared = {"__init__", "rival", "averaging", "logistic", "alone", "messenger"}
     for path in (ROOT / "src/dflmoe/baselines").glob("*.py"):
         assert path.stem in shared or len(path.read_text().splitlines()) < 80, path.name
 
@@ -222,12 +222,18 @@ def test_what_does_not_fit_is_one_sentence(
 
 
 def test_a_method_that_averages_weights_refuses_different_networks(tmp_path: Path) -> None:
-    path = experiment(tmp_path, methods=("fedavg_tuned", "fedmd"))
+    path = experiment(tmp_path, methods=("fedavg_tuned", "fedmd", "fml"))
     path.write_text(path.read_text().replace('["mlp"]', '["mlp", "plain"]'))
     _, settings = planned(path)
     records = list(run_all(settings, tmp_path, root=None, jobs=1))
-    assert [r.status for r in records] == ["failed", "done"] * 2
+    assert [r.status for r in records] == ["failed", "done", "failed"] * 2
     assert "needs one network at all sites" in records[0].reason
+    assert "needs a network that all sites agreed on; name the task's charter" in records[2].reason
+
+    path.write_text(path.read_text().replace("max_rows", 'charter = "plain"\nmax_rows'))
+    _, settings = planned(path)
+    records = list(run_all(settings, tmp_path, root=None, jobs=1))
+    assert [r.status for r in records if r.setting.method == "fml"] == ["done"] * 2
 
 
 def test_what_came_later_leaves_older_results_their_settings() -> None:

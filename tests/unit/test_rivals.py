@@ -9,11 +9,31 @@ import torch
 from tests.made import made_data, made_rows
 from torch import Tensor, nn
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
+from dflmoe.baselines import (
+    apfl,
+    d_psgd,
+    dfedavgm,
+    ditto,
+    fedavg,
+    feddf,
+    fedkd,
+    fedmd,
+    fedper,
+    fedproto,
+    fedprox,
+    fedrep,
+    fml,
+    kt_pfl,
+    lg_fedavg,
+    mh_pflid,
+    scaffold,
+    softpull,
+)
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.d_psgd import ring
 from dflmoe.baselines.fedmd import FedMD
 from dflmoe.baselines.local import LocalOnly
+from dflmoe.baselines.low_rank import restored
 from dflmoe.baselines.rival import Budget, Rival
 from dflmoe.core.algorithm import Algorithm, Outcome, out_of_fold_loss, run_round
 from dflmoe.core.site import CrossFit, Lent, Network, SiteData, SiteState
@@ -30,6 +50,19 @@ RIVALS = {
     "LG-FedAvg": lg_fedavg.RIVAL,
     "D-PSGD": d_psgd.RIVAL,
     "FedMD": fedmd.RIVAL,
+    "FedPer": fedper.RIVAL,
+    "FedProx": fedprox.RIVAL,
+    "SCAFFOLD": scaffold.RIVAL,
+    "Ditto": ditto.RIVAL,
+    "APFL": apfl.RIVAL,
+    "DFedAvgM": dfedavgm.RIVAL,
+    "SoftPull": softpull.RIVAL,
+    "FedProto": fedproto.RIVAL,
+    "FedDF": feddf.RIVAL,
+    "KT-pFL": kt_pfl.RIVAL,
+    "FML": fml.RIVAL,
+    "MH-pFLID": mh_pflid.RIVAL,
+    "FedKD": fedkd.RIVAL,
 }
 AVERAGING = [name for name in RIVALS if name != "FedMD"]
 NETWORK = mlp(4, 2, hidden=5)
@@ -76,6 +109,7 @@ def told(
     """Play a rival one site after the other, with nothing between the sites."""
     built = {name: rival.build(network, budget) for name in data}
     hears = rival.topology(list(data)) if rival.topology else {}
+    server = rival.serving(dict.fromkeys(data, network), data, budget)
     states = {
         name: built[name].init(name, data[name], generator(1, "t", name, "init")) for name in data
     }
@@ -85,10 +119,11 @@ def told(
         trained, lent = {}, {}
         for n in data:
             trained[n], lent[n] = built[n].prepare(states[n], data[n], rngs[n])
-        answer = [rival.server(list(lent.values()))] if rival.server else []
+        answer = server(list(lent.values())) if server else {}
+        answers = dict.fromkeys(data, answer) if isinstance(answer, Lent) else answer
         states, outcomes = {}, {}
         for n in data:
-            inbox = answer or [lent[peer] for peer in hears[n]]
+            inbox = [answers[n]] if server else [lent[peer] for peer in hears[n]]
             states[n], outcomes[n] = built[n].absorb(trained[n], inbox, data[n], rngs[n])
         rounds.append(Round(trained, lent, states, outcomes))
     return rounds
@@ -114,6 +149,15 @@ def fit_of(state: SiteState, fit: int, penalties: int) -> Params:
     return {
         name: p.unflatten(0, (penalties, -1))[:, fit] for name, p in state.params["model"].items()
     }
+
+
+def candidates(rival: str) -> int:
+    """Return how many weight decays and dials a rival tries."""
+    algorithm = RIVALS[rival].build(NETWORK, BUDGET)
+    if isinstance(algorithm, FedMD):
+        return 1
+    dials = algorithm.aim.dials if isinstance(algorithm, Averaging) else (0.0,)
+    return len(STEPS.weight_decays) * len(dials)
 
 
 # Who gets whose weights.
@@ -158,7 +202,9 @@ def test_two_sites_on_a_ring_meet_in_the_middle_and_one_goes_on_alone() -> None:
     assert same(single.after["ann"].params["model"], single.trained["ann"].params["trained"])
 
 
-@pytest.mark.parametrize(("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body")])
+@pytest.mark.parametrize(
+    ("rival", "common"), [("LG-FedAvg", "head"), ("FedRep", "body"), ("FedPer", "body")]
+)
 def test_only_one_part_becomes_common(rival: str, common: str) -> None:
     own = {"head": "body", "body": "head"}[common]
     for one in plainly(rival):
@@ -216,7 +262,8 @@ def test_the_simulator_plays_what_is_told_step_by_step(rival: str) -> None:
     one = RIVALS[rival]
     algorithms: dict[str, Algorithm] = {name: one.build(NETWORK, BUDGET) for name in SITES}
     played = play(
-        algorithms, sites(), rounds=BUDGET.rounds, seed=1, purpose="t", server=one.server,
+        algorithms, sites(), rounds=BUDGET.rounds, seed=1, purpose="t",
+        server=one.serving(dict.fromkeys(SITES, NETWORK), sites(), BUDGET),
         hears=one.topology(SITES) if one.topology else None,
     )  # fmt: skip
     assert not any(played.refused.values())
@@ -358,7 +405,7 @@ def test_fedmd_without_public_rows_says_what_is_missing() -> None:
 def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: str) -> None:
     fold, data = 1, sites()
     changed = told(RIVALS[rival], {**data, "ann": relabelled(data["ann"], fold)})[-1]
-    penalties = 1 if rival == "FedMD" else len(STEPS.weight_decays)
+    penalties = candidates(rival)
     for name in SITES:
         for fit in range(4):
             pair = [
@@ -366,8 +413,9 @@ def test_the_fit_that_judges_a_row_never_saw_it_not_even_through_peers(rival: st
             ]
             assert same(*pair) is (fit == fold), f"fit {fit} of {name}"
     first, second = (one.lent["ann"] for one in (plainly(rival)[-1], changed))
-    for name in {n for n in first.tensors if "/" in n or n == "scores"}:  # not the notes beside
-        stacks = [one.tensors[name].unflatten(0, (penalties, 4)) for one in (first, second)]
+    lent = [restored(one.tensors) for one in (first, second)]
+    for name in {n for n in lent[0] if "/" in n or n == "scores"}:  # not the notes beside
+        stacks = [one[name].unflatten(0, (penalties, 4)) for one in lent]
         assert torch.equal(stacks[0][:, fold], stacks[1][:, fold]), name
         assert not torch.equal(stacks[0][:, -1], stacks[1][:, -1]), name
 

@@ -1,7 +1,6 @@
 """FedMD: sites exchange predictions on public rows, and each learns from their mean.
 
-Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019, algorithm 1, but
-for the first training on public labels: ours have none.
+Li and Wang, 2019, algorithm 1, but for the first training on public labels: ours have none.
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import torch
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.rival import Budget, Rival
 from dflmoe.core.algorithm import SERVER, Outcome
+from dflmoe.core.distil import opinion_of
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.training import Adam, cross_fit, leaves
 from dflmoe.types import Params, SiteId
@@ -19,17 +19,15 @@ from dflmoe.types import Params, SiteId
 
 @dataclass(frozen=True)
 class FedMD:
-    """One site of FedMD."""
+    """One site of FedMD; a soft one lends and digests probabilities, by its task's losses."""
 
     network: Network
     budget: Budget
+    soft: bool = False
 
     @property
     def _home(self) -> Averaging:
-        """Local steps and the best round so far, without any averaging."""
-        budget = self.budget
-        steps = replace(budget.steps, weight_decays=budget.steps.weight_decays[-1:])
-        return Averaging(self.network, steps, together=False, gossip=True, rounds=budget.rounds)
+        return self.budget.at_home(self.network, decays=1)
 
     def init(self, site: SiteId, data: SiteData, rng: torch.Generator) -> SiteState:
         """See ``Algorithm.init``: weights of the site's own."""
@@ -41,12 +39,13 @@ class FedMD:
     ) -> tuple[SiteState, Lent]:
         """Train alone at first; revisit own rows; lend scores on public rows."""
         if state.round == 0:
-            own = state.params["model"]
-            own = cross_fit(self._home.logits, own, data, self.budget.training, rng).params
+            own, plan = state.params["model"], self.budget.training
+            own = cross_fit(self._home.logits, own, data, plan, rng).params
             state = replace(state, params={**state.params, "model": own})
         state, lent = self._home.prepare(state, data, rng)
-        scores = self._scores(state.params["trained"], data, slice(None))
-        return state, replace(lent, kind="predictions", tensors={"scores": scores})
+        said = self._scores(state.params["trained"], data, slice(None))
+        tensors = {"scores": opinion_of(said, data.task) if self.soft else said}
+        return state, replace(lent, kind="predictions", tensors=tensors)
 
     def absorb(
         self, state: SiteState, inbox: Sequence[Lent], data: SiteData, rng: torch.Generator
@@ -57,7 +56,8 @@ class FedMD:
             for _ in range(self.budget.steps.max_steps):
                 pick = torch.randperm(mean.shape[1], generator=rng, device="cpu")
                 pick = pick[: self.budget.steps.batch]
-                apart = (self._scores(params, data, pick) - mean[:, pick]).abs()
+                own, told = self._scores(params, data, pick), mean[:, pick]
+                apart = data.task.losses(own, told) if self.soft else (own - told).abs()
                 optimiser.step(apart.flatten(1).mean(1).sum())
         kept = {**state.params, "trained": {name: p.detach() for name, p in params.items()}}
         return self._home.absorb(replace(state, params=kept), [], data, rng)

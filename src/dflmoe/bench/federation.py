@@ -40,6 +40,8 @@ class Federation:
             networks differ.
         charter: Networks whose heads are lent by sites that keep their own to themselves: the one
             that the federation agreed on, or the one that all have; else empty.
+        agreed: The network that the federation agreed on, or the one that all have, with a light
+            head, for a common model beside each site's own; else empty.
         patient: The set's own number of each row's patient, so that patients are the same ones
             over seeds.
         grouped_by: What stands for a patient.
@@ -52,6 +54,7 @@ class Federation:
     names: Mapping[SiteId, str]
     shared: Mapping[SiteId, Network]
     charter: Mapping[SiteId, Network]
+    agreed: Mapping[SiteId, Network]
     patient: Mapping[SiteId, NDArray[np.int64]]
     grouped_by: str
     public_rows: int
@@ -86,6 +89,7 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
     networks: dict[SiteId, Network] = {}
     shared: dict[SiteId, Network] = {}
     charter: dict[SiteId, Network] = {}
+    agreed: dict[SiteId, Network] = {}
     names: dict[SiteId, str] = {}
     for code, (own, fold) in _split(rows, site, setting).items():
         name = _name(rows, task.partition, code)
@@ -108,8 +112,10 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
             lent = condition.lends or task.lend_from or task.split
             shared[name] = replace(cut(names[name], shape, outputs, lent, scale), common=True)
         if task.charter is not None:
-            agreed = cut(task.charter, shape, outputs, task.charter_split, scale)
-            charter[name] = replace(agreed, common=True)
+            chosen = cut(task.charter, shape, outputs, task.charter_split, scale)
+            charter[name] = replace(chosen, common=True)
+            light = task.charter_split if ":" in task.charter else None
+            agreed[name] = cut(task.charter, shape, outputs, light, scale)
         if condition.public_body:
             lending = [where[name] for where in (shared, charter) if name in where]
             if not all(any(True for _ in network.body.parameters()) for network in lending):
@@ -129,6 +135,7 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
         names,
         shared,
         charter or shared,
+        agreed or (networks if shared else {}),
         patient,
         rows.grouped_by,
         len(anchors),

@@ -7,7 +7,26 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dflmoe.baselines import d_psgd, fedavg, fedmd, fedrep, lg_fedavg
+from dflmoe.baselines import (
+    apfl,
+    d_psgd,
+    dfedavgm,
+    ditto,
+    fedavg,
+    feddf,
+    fedkd,
+    fedmd,
+    fedper,
+    fedproto,
+    fedprox,
+    fedrep,
+    fml,
+    kt_pfl,
+    lg_fedavg,
+    mh_pflid,
+    scaffold,
+    softpull,
+)
 from dflmoe.baselines.rival import Rival
 from dflmoe.core import auto
 from dflmoe.core.controls import Control
@@ -127,6 +146,19 @@ RIVALS: Mapping[str, Rival] = {
     "lg_fedavg": lg_fedavg.RIVAL,
     "d_psgd": d_psgd.RIVAL,
     "fedmd": fedmd.RIVAL,
+    "fedprox": fedprox.RIVAL,
+    "scaffold": scaffold.RIVAL,
+    "ditto": ditto.RIVAL,
+    "apfl": apfl.RIVAL,
+    "fedper": fedper.RIVAL,
+    "dfedavgm": dfedavgm.RIVAL,
+    "softpull": softpull.RIVAL,
+    "fedproto": fedproto.RIVAL,
+    "feddf": feddf.RIVAL,
+    "kt_pfl": kt_pfl.RIVAL,
+    "fml": fml.RIVAL,
+    "mh_pflid": mh_pflid.RIVAL,
+    "fedkd": fedkd.RIVAL,
 }
 
 LOCAL = "local"

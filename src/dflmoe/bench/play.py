@@ -112,14 +112,21 @@ def _played(
             f"{found.title} needs {found.alike} at all sites, and they have "
             f"{', '.join(sorted(set(sites.names.values())))}; leave it out or give all sites one"
         )
-    algorithms = {name: found.build(network, budget) for name, network in sites.networks.items()}
+    if "an agreed network" in found.needs and not sites.agreed:
+        raise NetworkError(
+            f"{found.title} needs a network that all sites agreed on; name the task's charter"
+        )
+    algorithms = {
+        name: found.build(network, replace(budget, agreed=sites.agreed.get(name)))
+        for name, network in sites.networks.items()
+    }
     played = play(
         algorithms,
         sites.data,
         rounds=budget.rounds,
         seed=setting.seed,
         purpose="bench",
-        server=found.server,
+        server=found.serving(sites.networks, sites.data, budget),
         faults=_hostile(setting, sites),
         weather=_weather(setting, sites, budget.rounds),
         hears=found.topology(list(sites.data)) if found.topology else None,

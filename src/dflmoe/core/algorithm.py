@@ -15,8 +15,8 @@ from dflmoe.types import Params, SiteId
 Exchange = Callable[[Lent], Sequence[Lent]]
 """Lend one, get those of the peers: in step (paper, bench) or the newest ones held (node)."""
 
-Server = Callable[[Sequence[Lent]], Lent]
-"""Answers all sites at once; only rivals have one."""
+Server = Callable[[Sequence[Lent]], Lent | Mapping[SiteId, Lent]]
+"""Answers all sites at once, or each for itself; only rivals have one."""
 
 SERVER = "server"
 """Who an answer is from."""

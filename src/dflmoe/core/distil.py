@@ -8,12 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dflmoe.core.site import EVERY, CrossFit, SiteData
+from dflmoe.core.task import Task
 
 
 def is_distribution(opinion: Float[Tensor, "split anchor class ..."]) -> bool:
     """Return whether an opinion gives probabilities of the classes of every anchor."""
     total = opinion.sum(2)
     return bool((opinion >= 0).all() and torch.allclose(total, torch.ones_like(total), atol=1e-3))
+
+
+def opinion_of(raw: Float[Tensor, "model anchor class ..."], task: Task) -> Tensor:
+    """Return what the outputs of a head say: probabilities of classes, or images as they are."""
+    said = task.said(raw, 2)
+    likely = said.exp()
+    return likely if is_distribution(likely) else said
 
 
 def with_opinion(

@@ -84,20 +84,20 @@ class Adam:
         self._square = [torch.zeros_like(p) for p in self.params]
         self._steps = [torch.tensor(0.0, device="cpu") for _ in self.params]
 
-    def step(self, loss: Float[Tensor, ""]) -> None:
-        """Take one step down ``loss``.
+    def step(self, loss: Float[Tensor, ""]) -> list[Tensor]:
+        """Take one step down ``loss`` and return its gradients.
 
         Raises:
             FloatingPointError: The loss is not finite; training must not go on from there.
         """
         if not torch.isfinite(loss):
             raise FloatingPointError("the training loss is not a finite number")
-        gradients = torch.autograd.grad(loss, self.params)
+        gradients = [g.contiguous() for g in torch.autograd.grad(loss, self.params)]
         on_cpu = loss.device.type == "cpu"
         with torch.no_grad():
             adam(
                 self.params,
-                [gradient.contiguous() for gradient in gradients],
+                gradients,
                 self._mean,
                 self._square,
                 [],
@@ -112,6 +112,7 @@ class Adam:
                 eps=1e-8,
                 maximize=False,
             )
+        return gradients
 
 
 def leaves(params: Params) -> Params:

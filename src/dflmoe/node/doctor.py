@@ -45,12 +45,13 @@ ROOM_BYTES, MEMORY_BYTES = 2**30, 2**30
 TRIAL_ROWS = 60
 
 
-def examined(home: Home, *, trial: bool = True) -> Iterator[Finding]:
+def examined(home: Home, *, trial: bool = True, still: bool = False) -> Iterator[Finding]:
     """Yield what every check finds, in the order in which a newcomer would mend it.
 
     Args:
         home: The site's folder.
         trial: Also play a dummy round, and train what the site has alone.
+        still: Only look: dial nobody, listen nowhere, read no rows, and keep no node from starting.
     """
     yield from _safely("keys", lambda: _keys(home))
     yield from _safely("store", lambda: _store(home))
@@ -60,6 +61,8 @@ def examined(home: Home, *, trial: bool = True) -> Iterator[Finding]:
     rosters: list[Roster] = []
     yield from _safely("roster", lambda: _roster(home, rosters))
     yield from _safely("charter", lambda: _charter(home))
+    if still:
+        return
     if rosters and settings:
         yield from _safely("peers", lambda: _peers(home, rosters[0], settings[0]))
     elif rosters:

@@ -5,11 +5,10 @@ Nothing is computed here that the node has not decided or measured: it is put in
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from dflmoe.errors import EnvelopeError
 from dflmoe.node.home import Home, read_limited
-from dflmoe.node.life import running
 from dflmoe.node.node import RoundSummary
 from dflmoe.node.status import STATUS, Status
 from dflmoe.node.store import STORE, Refusal, Store
@@ -18,6 +17,9 @@ from dflmoe.types import SiteId
 
 TAIL = 30
 """Entries of the log that are shown."""
+
+SILENT = timedelta(seconds=10)
+"""A node that has not written its status for so long does not run any more."""
 
 ROUNDS = 500
 """Rounds of the past that are shown, the newest."""
@@ -107,7 +109,8 @@ def look(home: Home) -> Seen:
         SecurityError: It is no site's folder, or belongs to no federation.
     """
     name, federation = home.site.name, home.charter.name
-    status, runs = _status(home), running(home.folder) is not None
+    status = _status(home)
+    runs = status is not None and status.pid is not None
     if not (home.folder / STORE).exists():
         return Seen(name, federation, status, runs, (), (), (), (), (), 0)
     store = Store(home.folder / STORE, reads=True)
@@ -141,10 +144,18 @@ def _status(home: Home) -> Status | None:
         told = Status.read(read_limited(path, "the status"), "the status")
     except EnvelopeError:
         return None
-    if running(home.folder) is None:
+    if told.pid is not None and not _alive(told):
         peers = tuple(p.model_copy(update={"connected": False}) for p in told.peers)
         return told.model_copy(update={"pid": None, "doing": "stopped", "peers": peers})
     return told
+
+
+def _alive(told: Status) -> bool:
+    """Return whether a node still writes its status.
+
+    Its lock is left alone: who looks at it, and be it for a moment, keeps a node from starting.
+    """
+    return datetime.now(UTC) - told.at < SILENT
 
 
 def outages(rounds: Sequence[Past]) -> list[Outage]:

@@ -59,7 +59,7 @@ class InStep:
         self._desk: dict[SiteId, _Sent] = {}
         self._before: dict[SiteId, _Sent] = {}
         self._to_server: dict[SiteId, Lent] = {}
-        self._reply: list[Lent] = []
+        self._reply: dict[SiteId, Lent] = {}
         self._sizes: dict[tuple[tuple[str, torch.Size], ...], int] = {}
         self.payload_bytes: dict[SiteId, int] = {}
         self.sent_bytes: dict[SiteId, int] = dict.fromkeys([*sites, SERVER], 0)
@@ -118,10 +118,13 @@ class InStep:
             return
         lents = [lent for _, lent in sorted(self._to_server.items())]
         heard = [lent for lent in lents if self._in_time(lent.round, lent.site, SERVER)]
-        self._reply = [self._server(heard)] if heard else []
-        for answer in self._reply:
-            size = len(encode({name: p[0] for name, p in answer.tensors.items()})) + ENVELOPE_BYTES
-            self.sent_bytes[SERVER] += size * len(lents)
+        said = self._server(heard) if heard else {}
+        self._reply = dict.fromkeys(self.lent, said) if isinstance(said, Lent) else dict(said)
+        answers = {id(one): one for one in self._reply.values()}
+        for one in answers.values():
+            size = len(encode({name: p[0] for name, p in one.tensors.items()})) + ENVELOPE_BYTES
+            told = sum(self._reply.get(lent.site) is one for lent in lents)
+            self.sent_bytes[SERVER] += size * told
 
     def heard(self, site: SiteId, peers: Collection[SiteId], number: int) -> list[Lent]:
         """Return what has come to a site.
@@ -132,7 +135,8 @@ class InStep:
             number: The round, from 1.
         """
         if self._server is not None:
-            return [r for r in self._reply if self._in_time(number, SERVER, site)]
+            comes = site in self._reply and self._in_time(number, SERVER, site)
+            return [self._reply[site]] if comes else []
         inbox = []
         for sent in self._come(site, peers, number):
             if isinstance(sent.arrived, str):

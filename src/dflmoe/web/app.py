@@ -63,7 +63,7 @@ STATES = {
 
 
 class Doctor:
-    """What the doctor found last: it dials peers, so nobody asks it more often than it helps."""
+    """What the doctor found last, of all that can be looked at without disturbing a node."""
 
     def __init__(self, home: Home) -> None:
         self._home, self._lock = home, Lock()
@@ -74,7 +74,7 @@ class Doctor:
         """Return findings that are at most a minute old."""
         with self._lock:
             if time.monotonic() - self._at > EXAMINED_S:
-                self._found, self._at = list(examined(self._home, trial=False)), time.monotonic()
+                self._found, self._at = list(examined(self._home, still=True)), time.monotonic()
             return self._found
 
 
@@ -108,7 +108,7 @@ def application(home: Home, door: Door) -> FastAPI:
         answer = door.asks(*asked, request.query_params.get("token"))
         if answer == "shown":
             response: Response = RedirectResponse("/", 303)
-            response.set_cookie(COOKIE, door.token or "", httponly=True, samesite="strict")
+            response.set_cookie(COOKIE, door.sign, httponly=True, samesite="strict")
         elif answer == "in":
             response = await go_on(request)
         else:

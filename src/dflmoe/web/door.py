@@ -107,7 +107,12 @@ class Door:
         if shown is not None:
             return "shown" if hmac.compare_digest(shown.encode(), self.token.encode()) else "token"
         kept = _cookie(cookies)
-        return "in" if hmac.compare_digest(kept.encode(), self.token.encode()) else "token"
+        return "in" if hmac.compare_digest(kept.encode(), self.sign.encode()) else "token"
+
+    @property
+    def sign(self) -> str:
+        """What a browser keeps in the token's place: nobody can make the token of it."""
+        return hmac.digest((self.token or "").encode(), COOKIE.encode(), "sha256").hex()
 
 
 def _cookie(text: str) -> str:
