@@ -18,6 +18,7 @@ from securesystemslib.signer import CryptoSigner
 from tests.conftest import families
 from typer.core import TyperGroup
 
+import dflmoe
 from dflmoe import errors
 from dflmoe.bench.experiment import load, shipped
 from dflmoe.bench.methods import RIVALS, names
@@ -230,6 +231,12 @@ def test_the_reference_of_commands_is_what_the_commands_say(
 ) -> None:
     monkeypatch.delenv("DFLMOE_HOME", raising=False)
     assert (ROOT / "docs/reference/cli.md").read_text() == reference()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text()
+    missing = [n for n in dflmoe.__all__ if not re.search(rf"\b{re.escape(n)}\b", page)]
+    assert missing == ["__version__"]
 
 
 def test_the_vectors_of_the_wire_are_what_is_written_and_can_be_read() -> None:
