@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tests.hospitals import Country
 
 from dflmoe.data.source import SETTINGS
@@ -117,6 +118,25 @@ def _piloted(folder: Path) -> Mapping[str, str]:
     return _empty(folder)
 
 
+def _films(folder: Path) -> Mapping[str, str]:
+    """Let there be films of three views, and what two sites have declared of theirs."""
+    rng, told = np.random.default_rng(0), []
+    (folder / "films").mkdir()
+    for k in range(40):
+        shade = rng.integers(0, 100, (8, 8)) + 80 * (k // 2 % 2)
+        Image.fromarray(shade.astype(np.uint8)).save(folder / "films" / f"{k}.png")
+        told.append({"file": f"{k}.png", "label": ("well", "ill")[k // 2 % 2], "id": k})
+    pd.DataFrame(told).to_csv(folder / "labels.csv", index=False)
+    rules, _, _ = RULES.partition("columns")
+    for table, film in (("table", "image"), ("[2]", "[1, 8, 8]"), ('"0", "1"', '"ill", "well"')):
+        rules = rules.replace(table, film)
+    (folder / "charter.toml").write_text(rules)
+    for site in ("st-olav", "charite"):
+        _dflmoe(folder, "data", "check", "films", "--labels", "labels.csv", "--out", site)
+        (folder / site / "declared.json").replace(folder / f"{site}.json")
+    return _empty(folder)
+
+
 START: Mapping[str, Callable[[Path], Mapping[str, str]]] = {
     "empty": _empty,
     "cohort": _cohort,
@@ -127,6 +147,7 @@ START: Mapping[str, Callable[[Path], Mapping[str, str]]] = {
     "played": _played,
     "newcomer": _newcomer,
     "piloted": _piloted,
+    "films": _films,
 }
 """What makes each folder; it returns what stands in the environment there."""
 

@@ -26,8 +26,13 @@ INSTEAD: list[tuple[str, str, str]] = [
     (r"^\.venv/bin/dflmoe (.*)$", r"dflmoe \1", "this environment is another"),
     (
         r"^(RAY_ADDRESS=\S+ )?dflmoe pilot --executor ray.*$",
-        "dflmoe pilot --help | grep -q -- --executor",
+        "dflmoe pilot --help | grep -- --executor >made",
         "tests/e2e/test_ray.py plays it on a cluster of its own",
+    ),
+    (
+        r"^dflmoe pilot cohort\.npz .*--public-body.*$",
+        "dflmoe pilot --help | grep -- --public-body >made",
+        "tests/e2e/test_body_command.py makes a body and plays it",
     ),
     (r"^ray start .*$", f"{LOOK} ray", "needs machines"),
     (r"^(dflmoe pilot( .*)?)$", r"\1 --quick", "plays fewer splits; the options are the same"),
@@ -40,7 +45,7 @@ INSTEAD: list[tuple[str, str, str]] = [
     ),
     (
         r"^(dflmoe page.*|dflmoe node run( --home \S+)?)$",
-        r'timeout -s INT 20 \1 || { code=$?; test "$code" = 124 -o "$code" = 130; }',
+        r'timeout -s INT 12 \1 || { code=$?; test "$code" = 124 -o "$code" = 130; }',
         "runs until it is stopped",
     ),
     (r"^dflmoe body (pretrain|convert|show) .*$", r"dflmoe body \1 --help >made", "see test_body"),

@@ -10,6 +10,7 @@ from tests.documents import KINDS
 from tests.golden.reading import GOLDEN
 from tests.made import made_study
 from tests.security import NOW
+from tests.unit.test_consortium import ANN as SHARED
 from tests.unit.test_model_file import made as made_model
 
 from dflmoe import __version__
@@ -138,6 +139,7 @@ def written() -> Mapping[str, bytes]:
         "declared.json": DECLARED.signed(),
         "round.json": ROUND.signed(),
         "status.json": STATUS.signed(),
+        "share.json": SHARED.signed(),
         "report.json": json.dumps(json.loads(report.model_dump_json())).encode(),
         "model.safetensors": made_model().to_bytes(),
     }

@@ -15,6 +15,7 @@ from dflmoe.node.node import RoundSummary
 from dflmoe.node.settings import Settings
 from dflmoe.node.status import Status
 from dflmoe.report.schema import Report
+from dflmoe.report.share import Share
 from dflmoe.security.card import requested
 from dflmoe.security.charter import Charter
 from dflmoe.security.invitation import invited
@@ -37,6 +38,7 @@ SIGNED: Mapping[str, type[Document]] = {
     "declared.json": Declared,
     "round.json": RoundSummary,
     "status.json": Status,
+    "share.json": Share,
 }
 """Documents of fields: each field that was written is still there, with its value."""
 
