@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -176,6 +178,25 @@ def test_downloads_are_what_they_say(browser: Browser, url: str) -> None:
         assert answer.text().startswith(begins)
         assert f"{SITES[0]}-{name}" in answer.headers["content-disposition"]
     context.close()
+
+
+def test_a_node_and_the_demonstration_serve_the_page_beside_them(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.end()
+    node = ["node", "run", "--once", "--home", str(nodes.folder / SITES[2])]
+    demo = ["demo", "--sites", "2", "--rounds", "1", "--out", str(tmp_path)]
+    for command in (node, demo):
+        asked = [sys.executable, "-m", "dflmoe.cli.main", *command, "--page", "127.0.0.1:0"]
+        with subprocess.Popen(
+            asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            told = next(line for line in process.stderr if line.startswith("Page: http://127.0.0"))
+            with urllib.request.urlopen(told.split()[1]) as answer:  # noqa: S310 - our own page
+                assert "Heart disease" in answer.read().decode()
+            rest = process.stderr.read()
+            assert process.wait(120) == 0, rest
 
 
 def test_the_command_serves_the_page_and_ends_with_ctrl_c(nodes: Nodes) -> None:

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from dflmoe.errors import ShareError
-from dflmoe.metrics.resampling import Interval
 from dflmoe.report.merge import over
 from dflmoe.report.money import Assumptions, Running, running
 from dflmoe.report.schema import Section, Value, Verdict
-from dflmoe.report.share import Measured, Share
-from dflmoe.report.verdict import MIN_CASES, verdict
+from dflmoe.report.share import Measured, Share, judged_by
 from dflmoe.types import SiteId
 
 
@@ -68,20 +66,6 @@ class Fairness(Section):
     givers: float | None
 
 
-class SiteYear(Section):
-    """A year of a site; see ``money.Running``."""
-
-    site: str
-    hours: float
-    gigabytes: float
-    heads: float
-    energy: float
-    carbon: float
-    money: float
-    per_head: float | None
-    break_even: float | None
-
-
 class Consortium(Section):
     """The consortium's report; the contract of ``federation.json``.
 
@@ -118,7 +102,7 @@ class Consortium(Section):
     fairness: Fairness | None
     absent: list[Absent]
     assumptions: Assumptions
-    years: list[SiteYear]
+    years: list[Running]
     notes: list[str]
 
 
@@ -147,7 +131,6 @@ def consortium(
     everybody = sorted({*members, *names, *(peer for share in ordered for peer in share.peers)})
     gains = [_value(share.gain) for share in ordered]
     mean = over([gain for gain in gains if gain is not None])
-    years = [(share.site, running(share, assumed)) for share in ordered]
     return Consortium(
         title=ordered[0].title,
         task=ordered[0].task,
@@ -167,7 +150,7 @@ def consortium(
             for peer, why in _absent(share).items()
         ],
         assumptions=assumed,
-        years=[_year(site, year) for site, year in years],
+        years=[running(share, assumed) for share in ordered],
         notes=_notes(ordered, vouched=vouched),
     )
 
@@ -249,28 +232,15 @@ def _absent(share: Share) -> dict[str, str]:
 
 
 def _mean_verdict(shares: Sequence[Share], mean: Value | None) -> Verdict:
+    """Return the verdict on the mean; all sites have at least the cases of the one with most."""
     measured = [share for share in shares if share.gain is not None]
-    if mean is None or mean.low is None or mean.high is None:
-        return "not measured"
     controls = over([_value(share.control_gain) for share in measured])
-    fewest = min(share.fewest or 0 for share in measured)
-    found = verdict(
-        Interval(mean.value, mean.low, mean.high),
-        None
-        if controls is None or controls.low is None or controls.high is None
-        else Interval(controls.value, controls.low, controls.high),
-        max(fewest, MIN_CASES)
-        if any((share.fewest or 0) >= MIN_CASES for share in measured)
-        else 0,
-    )
-    uncontrolled = found == "capacity, not knowledge" and controls is None
-    return "not measured" if uncontrolled else found
+    fewest = max((share.fewest or 0 for share in measured), default=0)
+    return judged_by(_told(mean), _told(controls), fewest)
 
 
-def _year(site: str, year: Running) -> SiteYear:
-    return SiteYear(
-        site=site, **{k: None if v is None else round(v, 6) for k, v in year._asdict().items()}
-    )
+def _told(value: Value | None) -> Measured | None:
+    return None if value is None else Measured(value=value.value, low=value.low, high=value.high)
 
 
 def _notes(shares: Sequence[Share], *, vouched: bool) -> list[str]:

@@ -4,7 +4,7 @@ The page of a consortium computes the same with the reader's own numbers (``cons
 compares the two.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pydantic import Field
 
@@ -48,10 +48,11 @@ class Assumptions(Section):
     currency: str = "EUR"
 
 
-class Running(NamedTuple):
+class Running(Section):
     """A year of one site.
 
     Attributes:
+        site: Which.
         hours: Of computing.
         gigabytes: Sent and received.
         heads: Lent.
@@ -62,6 +63,7 @@ class Running(NamedTuple):
         break_even: Hundredths of the score at which the year pays; none without a value.
     """
 
+    site: str
     hours: float
     gigabytes: float
     heads: float
@@ -87,6 +89,7 @@ def running(share: Share, assumed: Assumptions) -> Running:
     money = a.staff_hours * a.staff_rate + a.machine + energy * a.energy_price
     value = a.value_of_a_point
     return Running(
+        site=share.site,
         hours=hours,
         gigabytes=gigabytes,
         heads=heads,
