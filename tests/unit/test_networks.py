@@ -20,7 +20,7 @@ from dflmoe.networks import (
     split,
     splits,
 )
-from dflmoe.networks.blocks import Wanted
+from dflmoe.networks.blocks import Aggregated, Dilated, Excite, Shuffled, Wanted
 from dflmoe.networks.catalogue import CATALOGUE, Kind
 from dflmoe.networks.heads import UnopinionatedConv
 from dflmoe.networks.tables import Unopinionated
@@ -226,8 +226,9 @@ def test_a_head_runs_the_weights_of_another_network_and_width(name: str, lender:
 @pytest.mark.parametrize("kind", ["segmentation", "super-resolution"])
 def test_heads_for_pictures_fit_between_networks_of_one_task(kind: Kind) -> None:
     for deep in (False, True):
-        first, second = (built(name, deep=deep)[0].head for name in names(kind))
-        assert shapes(first) == shapes(second)
+        first, *others = (shapes(built(name, deep=deep)[0].head) for name in names(kind))
+        assert others
+        assert all(other == first for other in others)
 
 
 @every_enlarger
@@ -259,6 +260,42 @@ def test_an_untrained_enlarger_is_bicubic(name: str, scale: int) -> None:
 def test_a_resnet_has_as_many_layers_of_weights_as_its_name_says(depth: int) -> None:
     network, _, _ = built(f"resnet{depth}")
     assert weighted(network.body) + weighted(network.head) == depth
+
+
+def test_a_unit_that_shuffles_lets_half_of_its_features_pass(rng: torch.Generator) -> None:
+    x = torch.randn(2, 8, 5, 5, generator=rng)
+    out = Shuffled(8, 8)(x)
+    torch.testing.assert_close(out[:, ::2], x[:, :4])  # in turn with what was convolved
+    assert not torch.allclose(out[:, 1::2], x[:, 4:])
+    assert Shuffled(8, 12, stride=2)(x).shape == (2, 12, 3, 3)
+
+
+def test_excitation_weighs_a_feature_alike_everywhere_and_never_above_one(
+    rng: torch.Generator,
+) -> None:
+    x = torch.rand(2, 8, 5, 5, generator=rng) + 0.1
+    weight = Excite(8)(x) / x
+    torch.testing.assert_close(weight, weight[..., :1, :1].expand_as(weight))
+    assert 0 < float(weight.min())
+    assert float(weight.max()) < 1
+
+
+def test_a_dilated_block_sees_as_far_as_its_taps_lie_apart() -> None:
+    block, x = Dilated(1, 4, apart=4, kernel=5), torch.zeros(1, 1, 41, requires_grad=True)
+    seen = torch.autograd.grad(block.far(x)[0, :, 20].sum(), x)[0][0, 0]
+    assert seen.nonzero().flatten().tolist() == [12, 16, 20, 24, 28]
+
+
+def test_the_groups_of_an_aggregated_block_do_not_see_each_other() -> None:
+    block = Aggregated(8, 8, groups=4)
+    x = torch.randn(1, 8, 5, 5, requires_grad=True)
+    (seen,) = torch.autograd.grad(block.grouped.get_submodule("conv")(x)[0, 0].sum(), x)
+    assert (seen.abs().sum((0, 2, 3)) > 0).tolist() == [True, True, *[False] * 6]
+
+
+def test_the_eight_families_of_the_paper_are_in_the_catalogue() -> None:
+    families = "resnet shufflenet resnext squeezenet senet mobilenet densenet vgg".split()
+    assert all(any(n.startswith(family) for n in names("image")) for family in families)
 
 
 def test_the_pilots_networks_are_in_the_catalogue() -> None:

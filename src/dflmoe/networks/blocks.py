@@ -125,6 +125,153 @@ class Inverted(nn.Module):
         return x + out if self.skips else out
 
 
+class Aggregated(nn.Module):
+    """A residual block whose middle convolution is of many groups.
+
+    References:
+        Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2017, figure 3c.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 4) -> None:
+        super().__init__()
+        self.narrow = ConvBlock(inputs, outputs, 1)
+        self.grouped = ConvBlock(outputs, outputs, stride=stride, groups=math.gcd(groups, outputs))
+        self.widen = ConvBlock(outputs, outputs, 1, active=False)
+        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, active=False)
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height_out width_out"]:
+        """Return what the groups add to the projected input."""
+        return F.relu(self.widen(self.grouped(self.narrow(x))) + self.shortcut(x))
+
+
+class Weighed(nn.Module):
+    """A residual block that weighs its features by what the whole picture shows.
+
+    References:
+        Hu et al., Squeeze-and-Excitation Networks, 2018, figure 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, squeeze: int = 4) -> None:
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, stride=stride)
+        self.second = ConvBlock(outputs, outputs, active=False)
+        self.excite = Excite(outputs, squeeze)
+        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, active=False)
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height_out width_out"]:
+        """Return the weighed features, added to the projected input."""
+        return F.relu(self.excite(self.second(self.first(x))) + self.shortcut(x))
+
+
+class Excite(nn.Module):
+    """Weighs each feature, 0 to 1, by the means of all.
+
+    Args:
+        features: How many there are.
+        squeeze: How many times fewer the weights are made from.
+    """
+
+    def __init__(self, features: int, squeeze: int = 4) -> None:
+        super().__init__()
+        few = max(1, features // squeeze)
+        self.weigh = nn.Sequential(
+            MeanPool(), nn.Linear(features, few), nn.GELU(), nn.Linear(few, features), nn.Sigmoid()
+        )
+
+    def forward(
+        self, x: Float[Tensor, "row feature height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return the features, weighed."""
+        weighed: Tensor = x * self.weigh(x)[..., None, None]
+        return weighed
+
+
+class Fire(nn.Module):
+    """Few features, from which many are made by convolutions of two sizes.
+
+    References:
+        Iandola et al., SqueezeNet, 2016, figure 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        few, half = max(1, outputs // 4), outputs // 2
+        self.squeeze = ConvBlock(inputs, few, 1, stride=stride)
+        self.narrow = ConvBlock(few, half, 1)
+        self.wide = ConvBlock(few, outputs - half)
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height_out width_out"]:
+        """Return what both sizes see."""
+        few = self.squeeze(x)
+        return torch.cat([self.narrow(few), self.wide(few)], dim=1)
+
+
+class Shuffled(nn.Module):
+    """Half of the features pass, half are convolved channel by channel; then all are mixed.
+
+    Where the picture shrinks, or there are more features after it, both halves are convolved.
+
+    References:
+        Ma et al., ShuffleNet V2, 2018, figure 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.passes = stride == 1 and inputs == outputs
+        half = outputs // 2
+        self.kept = inputs - half if self.passes else 0
+        first = half if self.passes else inputs
+        self.convolved = nn.Sequential(
+            ConvBlock(first, half, 1),
+            ConvBlock(half, half, stride=stride, groups=half, active=False),
+            ConvBlock(half, half, 1),
+        )
+        self.other = (
+            nn.Identity()
+            if self.passes
+            else nn.Sequential(
+                ConvBlock(inputs, inputs, stride=stride, groups=inputs, active=False),
+                ConvBlock(inputs, outputs - half, 1),
+            )
+        )
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height_out width_out"]:
+        """Return both halves, channel by channel in turn."""
+        left, right = (x[:, : self.kept], x[:, self.kept :]) if self.passes else (x, x)
+        both = self.other(left), self.convolved(right)
+        if both[0].shape[1] != both[1].shape[1]:
+            return torch.cat(both, dim=1)
+        return torch.stack(both, dim=2).flatten(1, 2)
+
+
+class Dilated(nn.Module):
+    """A residual block of a series whose convolution looks far: its taps lie apart.
+
+    References:
+        Bai et al., An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
+        Sequence Modeling, 2018, figure 1b; not causal here, as a whole recording is there.
+    """
+
+    def __init__(self, inputs: int, outputs: int, apart: int, kernel: int = 5) -> None:
+        super().__init__()
+        reach = apart * (kernel // 2)
+        self.far = nn.Conv1d(inputs, outputs, kernel, padding=reach, dilation=apart, bias=False)
+        self.norm = nn.GroupNorm(norm_groups(outputs), outputs)
+        self.shortcut = ConvBlock(inputs, outputs, 1, dims=1, active=False)
+
+    def forward(self, x: Float[Tensor, "row channel time"]) -> Float[Tensor, "row feature time"]:
+        """Return what the convolution adds to the projected input."""
+        return F.relu(self.norm(self.far(x)) + self.shortcut(x))
+
+
 class Standardised(nn.Module):
     """Splits a series into its shape, with mean 0 and spread 1, and the logarithm of its spread.
 

@@ -4,15 +4,22 @@ They shrink the input at once and stay narrow, since thousands of steps must run
 before the classifier, any of them can run the head of any other: a linear layer on pooled features.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from dflmoe.networks.blocks import (
+    Aggregated,
     ConvBlock,
+    Dilated,
+    Fire,
     Inverted,
     MeanPool,
     Residual,
+    Shuffled,
     Standardised,
     Wanted,
+    Weighed,
     chain,
 )
 from dflmoe.networks.images import small_cnn
@@ -96,6 +103,61 @@ def mobilenet(wanted: Wanted) -> nn.Sequential:
         block1=Inverted(width, 2 * width, stride=2),
         block2=Inverted(2 * width, 2 * width),
         block3=Inverted(2 * width, 4 * width, stride=2),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )
+
+
+def _of_two(
+    wanted: Wanted, block: Callable[..., nn.Module], *, strides: tuple[int, int] = (2, 2)
+) -> nn.Sequential:
+    """Return a stem and two blocks of a kind, the second twice as wide as the first."""
+    width = wanted.width
+    return chain(
+        stem=ConvBlock(wanted.channels, width, stride=2),
+        block1=block(width, 2 * width, stride=strides[0]),
+        block2=block(2 * width, 4 * width, stride=strides[1]),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )
+
+
+def resnext(wanted: Wanted) -> nn.Sequential:
+    """Return a ResNeXt-like network: residual blocks whose middle convolution is of groups."""
+    return _of_two(wanted, Aggregated)
+
+
+def senet(wanted: Wanted) -> nn.Sequential:
+    """Return a residual network whose blocks weigh their features (squeeze and excitation)."""
+    return _of_two(wanted, Weighed)
+
+
+def squeezenet(wanted: Wanted) -> nn.Sequential:
+    """Return a SqueezeNet-like network of fire modules."""
+    return _of_two(wanted, Fire)
+
+
+def shufflenet(wanted: Wanted) -> nn.Sequential:
+    """Return a ShuffleNetV2-like network: units that shrink the picture, and one that does not."""
+    width = wanted.width
+    return chain(
+        stem=ConvBlock(wanted.channels, width, stride=2),
+        block1=Shuffled(width, 2 * width, stride=2),
+        block2=Shuffled(2 * width, 2 * width),
+        block3=Shuffled(2 * width, 4 * width, stride=2),
+        pool=MeanPool(),
+        classifier=Unopinionated(4 * width, wanted.outputs),
+    )
+
+
+def tcn(wanted: Wanted) -> nn.Sequential:
+    """Return a network for series whose convolutions look farther from block to block."""
+    width = wanted.width
+    return chain(
+        scale=Standardised(),
+        stem=ConvBlock(2 * wanted.channels, width, 7, stride=2, dims=1),
+        block1=Dilated(width, 2 * width, 2),
+        block2=Dilated(2 * width, 4 * width, 4),
         pool=MeanPool(),
         classifier=Unopinionated(4 * width, wanted.outputs),
     )

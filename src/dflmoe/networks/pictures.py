@@ -5,6 +5,8 @@ input's, so that sites of different scales can run each other's heads. Before th
 ``refine``, the last block, which also fits between sites.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,7 +16,9 @@ from dflmoe.networks.blocks import (
     Bicubic,
     Carry,
     ConvBlock,
+    Excite,
     HalfResolution,
+    Residual,
     Wanted,
     chain,
     contrast,
@@ -67,6 +71,60 @@ class PlainResidual(nn.Module):
         return added
 
 
+class WeighedResidual(nn.Module):
+    """Two convolutions whose features are weighed by their means and added to their input.
+
+    References:
+        Zhang et al., Image Super-Resolution Using Very Deep Residual Channel Attention Networks,
+        2018, figure 4.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = ConvBlock(width, width, norm=False)
+        self.second = ConvBlock(width, width, active=False, norm=False)
+        self.excite = Excite(width)
+
+    def forward(
+        self, x: Float[Tensor, "row feature height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features of the same shape."""
+        added: Tensor = x + self.excite(self.second(self.first(x)))
+        return added
+
+
+class LinkNet(nn.Module):
+    """Two steps down and two up again, whose skips are added; light.
+
+    Height and width are multiples of four.
+
+    References:
+        Chaurasia and Culurciello, LinkNet: Exploiting Encoder Representations for Efficient
+        Semantic Segmentation, 2017.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.enter = ConvBlock(inputs, width)
+        self.down = Residual(width, 2 * width, stride=2)
+        self.deep = Residual(2 * width, 4 * width, stride=2)
+        self.up = ConvBlock(4 * width, 2 * width)
+        self.leave = ConvBlock(2 * width, width)
+        self.unfold = nn.Conv2d(width, outputs, 1)
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features at the resolution of the input."""
+        fine = self.enter(x)
+        middle = self.down(fine)
+        deep = self.deep(middle)
+        middle = self.up(_twice(deep)) + middle
+        fine = self.leave(_twice(middle)) + fine
+        features: Tensor = self.unfold(fine)
+        return features
+
+
 class SubPixel(nn.Module):
     """Features from the small image, unfolded to the large one, and the bicubic image itself.
 
@@ -103,6 +161,16 @@ def unet(wanted: Wanted) -> nn.Sequential:
     )
 
 
+def linknet(wanted: Wanted) -> nn.Sequential:
+    """Return a LinkNet at half the resolution, its output unfolded to the full one."""
+    width = wanted.width
+    return chain(
+        trunk=HalfResolution(LinkNet(4 * wanted.channels, 4 * width, width), multiple=4),
+        refine=ConvBlock(width, width),
+        head=UnopinionatedConv(width, wanted.outputs),
+    )
+
+
 def srresnet(wanted: Wanted) -> nn.Sequential:
     """Return a residual network that corrects the bicubic image; its weights fit every scale.
 
@@ -113,11 +181,21 @@ def srresnet(wanted: Wanted) -> nn.Sequential:
         Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
         Network, 2017.
     """
+    return _on_bicubic(wanted, PlainResidual)
+
+
+def rcan(wanted: Wanted) -> nn.Sequential:
+    """Return a network like :func:`srresnet` whose blocks weigh their features (RCAN)."""
+    return _on_bicubic(wanted, WeighedResidual)
+
+
+def _on_bicubic(wanted: Wanted, block: Callable[[int], nn.Module]) -> nn.Sequential:
+    """Return two blocks of a kind on the enlarged image, on 2x2 pixels at a time."""
     channels, width = wanted.channels, wanted.width
     inner = nn.Sequential(
         ConvBlock(4 * channels, 2 * width, norm=False),
-        PlainResidual(2 * width),
-        PlainResidual(2 * width),
+        block(2 * width),
+        block(2 * width),
         nn.Conv2d(2 * width, 4 * width, 3, padding=1),
     )
     return chain(
