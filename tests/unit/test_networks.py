@@ -276,7 +276,7 @@ def test_excitation_weighs_a_feature_alike_everywhere_and_never_above_one(
     x = torch.rand(2, 8, 5, 5, generator=rng) + 0.1
     weight = (Excite(8)(x) / x).detach()
     torch.testing.assert_close(weight, weight[..., :1, :1].expand_as(weight))
-    assert 0 < float(weight.min())
+    assert float(weight.min()) > 0
     assert float(weight.max()) < 1
 
 
