@@ -6,7 +6,7 @@ import pytest
 from tests.security import manifest
 
 from dflmoe.errors import PolicyError
-from dflmoe.security.policy import LARGEST, Policy, fewest
+from dflmoe.security.policy import LARGEST, POLICY, Policy, fewest
 
 
 def test_a_site_without_a_policy_leaves_all_to_the_charter(tmp_path: Path) -> None:
@@ -68,4 +68,25 @@ def test_a_policy_that_is_no_text_or_cannot_be_read_is_refused(tmp_path: Path) -
     path.unlink()
     path.mkdir()
     with pytest.raises(PolicyError, match="cannot be read"):
+        Policy.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epsilon_per_head = 0\nepsilon_budget = 1\n", "epsilon_per_head: .* greater than 0"),
+        ("epsilon_per_head = -1\nepsilon_budget = 1\n", "epsilon_per_head: .* greater than 0"),
+        ("epsilon_per_head = 1\n", "give epsilon_per_head and epsilon_budget, or neither"),
+        ("epsilon_per_head = 2\nepsilon_budget = 1\n", "does not last for one head"),
+        ("epsilon_per_head = 1\nepsilon_budget = inf\n", "epsilon_budget: .* finite"),
+        ("delta = 0\n", "delta: .* greater than 0"),
+        ("max_attack_auc = 0.4\n", "max_attack_auc: .* greater than 0.5"),
+    ],
+)
+def test_a_policy_that_promises_nonsense_is_refused(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / POLICY
+    path.write_text(text)
+    with pytest.raises(PolicyError, match=sentence):
         Policy.load(path)
