@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.published import LAYOUTS
 from dflmoe.data.rows import (
     Arrays,
     Rows,
@@ -71,6 +72,8 @@ def load_set(
         )
     if name == "heart_disease":
         rows = _embedded()
+    elif name in LAYOUTS:
+        rows = LAYOUTS[name](root, side)
     else:
         rows = READERS[name](open_arrays(FOLDERS.get(name, name), root), side)
     if per_group is not None:
@@ -273,7 +276,7 @@ READERS: Mapping[str, Callable[[Arrays, int | None], Rows]] = {
     "apnea_hr": functools.partial(_series, part="record", by="recording", unit=HEART_RATE),
     "histology_sr": _histology,
 }
-NAMES = ("heart_disease", *READERS)
+NAMES = ("heart_disease", *READERS, *LAYOUTS)
 SIDED = frozenset(NAMES) - {
     "heart_disease",
     "tcga_brca",

@@ -1,0 +1,172 @@
+"""Sets in their publishers' folders: miniature files of the very same layout are read, or named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dflmoe.bench.experiment import shipped_tasks
+from dflmoe.data.published import LAYOUTS, STANDS_IN
+from dflmoe.data.sets import NAMES, load_set
+from dflmoe.errors import DataFileError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(path: Path, size: tuple[int, int] = (20, 14), value: int | None = None) -> Path:
+    """Write a picture of noise, or of one value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3)
+    pixels = RNG.integers(0, 256, shape) if value is None else np.full(shape, value)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, size: tuple[int, int] = (20, 14)) -> None:
+    """Write a mask whose left half is the thing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[:, : size[0] // 2] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def breakhis(root: Path) -> None:
+    top = root / "breakhis/BreaKHis_v1/histology_slides/breast"
+    for what, kind, slide in (
+        ("benign", "adenosis", "SOB_B_A_14-22549AB"),
+        ("malignant", "ductal_carcinoma", "SOB_M_DC_14-2773"),
+        ("malignant", "lobular_carcinoma", "SOB_M_LC_14-12204"),
+    ):
+        for zoom in (40, 100, 200, 400):
+            stem = slide.replace("_14", "-14")
+            for number in (1, 2):
+                name = f"{stem}-{zoom}-{number:03}.png"
+                picture(top / what / "SOB" / kind / slide / f"{zoom}X" / name)
+
+
+def polyps(root: Path) -> None:
+    top = root / "polyps"
+    for k in range(3):
+        picture(top / "Kvasir-SEG/images" / f"cju{k}.jpg")
+        mask(top / "Kvasir-SEG/masks" / f"cju{k}.jpg")
+        picture(top / "CVC-ClinicDB/Original" / f"{k + 1}.tif")
+        mask(top / "CVC-ClinicDB/Ground Truth" / f"{k + 1}.tif")
+        picture(top / "ETIS-LaribPolypDB/images" / f"{k + 1}.png")
+        mask(top / "ETIS-LaribPolypDB/masks" / f"p{k + 1}.png")
+
+
+def odir5k(root: Path) -> None:
+    lines = ["ID,Patient Age,labels,target,filename"]
+    for k, label in enumerate(("['N']", "['D']", "['G']", "['N', 'D']")):
+        for eye in ("left", "right"):
+            name = f"{k}_{eye}.jpg"
+            picture(root / "odir5k/preprocessed_images" / name)
+            lines.append(f'{k},60,"{label}",0,{name}')
+    (root / "odir5k/full_df.csv").write_text("\n".join(lines))
+
+
+MADE: dict[str, Callable[[Path], None]] = {"breakhis": breakhis, "polyps": polyps, "odir5k": odir5k}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_set_is_read_from_its_publisher_s_folders(name: str, tmp_path: Path) -> None:
+    MADE[name](tmp_path)
+    rows = load_set(name, tmp_path, side=8)
+    assert rows.x.shape[1:] == (3, 8, 8)
+    assert -1 <= rows.x.min() < rows.x.max() <= 1
+    assert load_set(name, tmp_path).x.shape[2] == 64
+
+
+def test_pictures_of_a_patient_are_one_group_at_all_magnifications(tmp_path: Path) -> None:
+    breakhis(tmp_path)
+    rows = load_set("breakhis", tmp_path, side=8)
+    assert np.bincount(rows.group).tolist() == [8, 8, 8]
+    assert rows.grouped_by == "patient"
+    assert np.bincount(rows.y).tolist() == [8, 16]
+
+
+def test_each_set_of_polyps_is_a_site_and_masks_go_with_their_pictures(tmp_path: Path) -> None:
+    polyps(tmp_path)
+    rows = load_set("polyps", tmp_path, side=8)
+    assert rows.site_names == ("Kvasir-SEG", "CVC-ClinicDB", "ETIS-LaribPolypDB")
+    assert rows.site is not None
+    assert np.bincount(rows.site).tolist() == [3, 3, 3]
+    assert (rows.y[:, :, :4] == 1).all()  # the centred square has the left half, too
+    assert (rows.y[:, :, 4:] == 0).all()
+    pairs = {(int(g), int(s)) for g, s in zip(rows.group, rows.site, strict=True)}
+    assert len({g for g, _ in pairs}) == len(pairs)
+
+
+def test_both_eyes_are_one_patient_and_eyes_of_several_labels_are_left_out(tmp_path: Path) -> None:
+    odir5k(tmp_path)
+    rows = load_set("odir5k", tmp_path, side=8)
+    assert rows.y.tolist() == [0, 0, 1, 1, 2, 2]
+    assert rows.group.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_picture_is_cut_to_its_middle_and_averaged_down(tmp_path: Path) -> None:
+    breakhis(tmp_path)
+    (first, *_) = sorted((tmp_path / "breakhis").rglob("*.png"))
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, 4:12] = np.indices((8, 8)).sum(0)[..., None] % 2 * 255
+    Image.fromarray(pixels).save(first)
+    rows = load_set("breakhis", tmp_path, side=4)
+    np.testing.assert_allclose(rows.x[0], 0, atol=0.01)  # half of each box is white
+
+
+def spoilt(root: Path, what: str) -> None:
+    """Write a set of which something is not as its publisher ships it."""
+    table = root / "odir5k/full_df.csv"
+    if what in {"no column", "no picture", "no image"}:
+        odir5k(root)
+    if what == "other names":
+        picture(root / "breakhis/BreaKHis_v1/histology_slides/breast/1.png")
+    elif what in {"polyps", "odir5k"}:
+        (root / what).mkdir()
+    elif what == "no folder":
+        picture(root / "polyps/Kvasir-SEG/images/a.jpg")
+    elif what == "no mask":
+        polyps(root)
+        (root / "polyps/Kvasir-SEG/masks/cju1.jpg").unlink()
+    elif what == "no column":
+        table.write_text("ID,filename\n1,a.jpg\n")
+    elif what == "no picture":
+        table.write_text("ID,labels,filename\n1,['N'],a.jpg\n")
+    elif what == "no image":
+        (root / "odir5k/preprocessed_images/0_left.jpg").write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "sentence"),
+    [
+        ("breakhis", "nothing", "is not there; set DFLMOE_DATA"),
+        ("breakhis", "other names", "named as BreaKHis names them"),
+        ("polyps", "polyps", "holds none of Kvasir-SEG"),
+        ("polyps", "no folder", "lacks its folders images/masks"),
+        ("polyps", "no mask", "no mask for cju1.jpg"),
+        ("odir5k", "odir5k", "has no full_df.csv"),
+        ("odir5k", "no column", "has no column 'labels'"),
+        ("odir5k", "no picture", "holds none of the pictures"),
+        ("odir5k", "no image", "0_left.jpg cannot be read"),
+    ],
+)
+def test_a_layout_that_is_not_the_publisher_s_is_named(
+    name: str, what: str, sentence: str, tmp_path: Path
+) -> None:
+    spoilt(tmp_path, what)
+    with pytest.raises(DataFileError, match=sentence):
+        load_set(name, tmp_path, side=8)
+
+
+def test_without_a_folder_of_data_a_set_says_what_to_set() -> None:
+    for name in LAYOUTS:
+        with pytest.raises(DataFileError, match="none is given; set DFLMOE_DATA"):
+            load_set(name, None)
+
+
+def test_what_stands_in_is_a_set_that_the_bench_plays() -> None:
+    played = {task.set for task in shipped_tasks("same").values()}
+    assert STANDS_IN.keys() == LAYOUTS.keys() <= set(NAMES)
+    assert set(STANDS_IN.values()) <= played
