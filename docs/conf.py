@@ -13,6 +13,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 
+html_show_copyright = False
 html_theme = "furo"
 html_title = f"dflmoe {version}"
 html_static_path: list[str] = []

@@ -1,10 +1,12 @@
 """Federated learning without a server: hospitals lend each other light heads and mix them.
 
-import dflmoe
+Example::
 
-result = dflmoe.simulate([dflmoe.Site("north", dataset, body, head), ...])
-print(result)
-result.report("runs/mine/report.html")
+    import dflmoe
+
+    result = dflmoe.simulate([dflmoe.Site("north", dataset, body, head), ...])
+    print(result)
+    result.report("runs/mine/report.html")
 """
 
 from importlib import import_module

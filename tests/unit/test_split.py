@@ -198,7 +198,9 @@ def test_a_network_that_does_not_fit_its_task_is_refused(network: Network, messa
         pytest.param("mlp", (0,), 2, {}, "must be 1 or more", id="no features"),
         pytest.param("mlp", (4,), 2, {"width": 0}, "set it to 1 or more", id="no width"),
         pytest.param("plain", (4,), 2, {"width": 8}, "leave the width out", id="width of plain"),
-        pytest.param("unet", (1, 28, 28), 2, {"scale": 2}, "srresnet or rcan or espcn", id="enlarging"),
+        pytest.param(
+            "unet", (1, 28, 28), 2, {"scale": 2}, "srresnet or rcan or espcn", id="enlarging"
+        ),
         pytest.param("srresnet", (1, 8, 8), 3, {"scale": 2}, "same channels", id="colours"),
     ],
 )
