@@ -76,7 +76,7 @@ test-all: test docs test-faults test-e2e test-release
 
 # A warning is an error, and so is a link that leads nowhere.
 docs: .venv/.test
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	$(BIN)/sphinx-build -q -E -W --keep-going -b html docs build/docs
 	@echo "The documentation: build/docs/index.html"
 
 test-gpu: .venv/.test
