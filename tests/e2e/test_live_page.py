@@ -163,9 +163,9 @@ def test_what_did_not_change_is_left_alone(browser: Browser, nodes: Nodes, url: 
     nodes.end()
     seen = Watched(browser, url)
     seen.page.wait_for_timeout(1500)
-    seen.page.evaluate("document.querySelector('#peers table').dataset.kept = 'yes'")
+    seen.page.evaluate("document.querySelector('#scores svg').dataset.kept = 'yes'")
     seen.page.wait_for_timeout(3000)
-    assert seen.page.evaluate("document.querySelector('#peers table').dataset.kept") == "yes"
+    assert seen.page.evaluate("document.querySelector('#scores svg').dataset.kept") == "yes"
     assert "The node has stopped" in seen.page.locator("#now").inner_text()
     seen.ends_clean(url)
 

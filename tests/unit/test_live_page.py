@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from tests.hospitals import Country, head
 
 from dflmoe.errors import PageError, StoreError
+from dflmoe.node.exchange import MemoryExchange
 from dflmoe.node.home import Home
 from dflmoe.node.node import RoundSummary
 from dflmoe.node.seen import Outage, Past, ago, look, outages, set_aside
@@ -47,9 +48,11 @@ def country(tmp_path: Path) -> Country:
 
 
 def lived(country: Country) -> Home:
-    """Let ann have played two rounds, and say so."""
-    ann = country.replicas["ann"]
+    """Let ann have played two rounds with bob's head, and say so."""
+    ann, bob = country.replicas["ann"], country.replicas["bob"]
     ann.lend(head(1.0), 40)
+    bob.lend(head(2.0), 40)
+    MemoryExchange(ann, [bob]).sync()
     for number, missing in ((1, {}), (2, {"bob": "nothing was heard of <b>it</b>"})):
         summary = past(number, missing=missing).summary
         ann.store.keep_round(number, b"state", summary.signed(), NOON + timedelta(minutes=number))
@@ -144,7 +147,14 @@ def test_the_page_says_what_the_node_says(country: Country) -> None:
     home = lived(country)
     answer = client(home).get("/")
     assert answer.status_code == 200
-    for text in ("Hearts", "The node has stopped", "0.900", "it is no envelope", "EnvelopeError"):
+    for text in (
+        "Hearts",
+        "of round 1, came just now",
+        "The node has stopped",
+        "0.900",
+        "it is no envelope",
+        "EnvelopeError",
+    ):
         assert text in answer.text
     assert "nothing was heard of &lt;b&gt;it&lt;/b&gt;" in answer.text
     for name, value in HEADERS.items():

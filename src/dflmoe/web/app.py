@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from threading import Lock
 from typing import Literal
@@ -89,7 +90,7 @@ def application(home: Home, door: Door) -> FastAPI:
     pages = Environment(
         loader=PackageLoader("dflmoe.web"), autoescape=True, undefined=StrictUndefined
     )
-    pages.filters |= {"ago": ago, "told": told_of, "away": _away}
+    pages.filters |= {"aged": _aged, "told": told_of, "away": _away}
     pages.globals |= {"states": STATES, "parts": PARTS}
     doctor = Doctor(home)
 
@@ -182,6 +183,11 @@ def _download(home: Home, name: str) -> Response:
         return PlainTextResponse(str(error), 503)
     attached = {"Content-Disposition": f'attachment; filename="{home.site.name}-{name}"'}
     return Response(text, media_type="application/octet-stream", headers=attached)
+
+
+def _aged(seconds: float) -> str:
+    """Return how long ago something came, in words."""
+    return ago(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def _away(peer: Peer) -> str:
