@@ -1,5 +1,6 @@
 """Sets in their publishers' folders: miniature files of the very same layout are read, or named."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def spoilt(root: Path, what: str) -> None:
         table.write_text("ID,filename\n1,a.jpg\n")
     elif what == "no picture":
         table.write_text("ID,labels,filename\n1,['N'],a.jpg\n")
+    elif what == "half":
+        odir5k(root)
+        (root / "odir5k/preprocessed_images/1_left.jpg").unlink()
+    elif what == "one class":
+        breakhis(root)
+        shutil.rmtree(root / "breakhis/BreaKHis_v1/histology_slides/breast/malignant")
     elif what == "no image":
         (root / "odir5k/preprocessed_images/0_left.jpg").write_bytes(b"no picture")
 
@@ -148,7 +155,9 @@ def spoilt(root: Path, what: str) -> None:
         ("polyps", "no mask", "no mask for cju1.jpg"),
         ("odir5k", "odir5k", "has no full_df.csv"),
         ("odir5k", "no column", "has no column 'labels'"),
-        ("odir5k", "no picture", "holds none of the pictures"),
+        ("odir5k", "no picture", "lacks 1 of the 1 pictures"),
+        ("odir5k", "half", "lacks 1 of the 6 pictures .*, 1_left.jpg first"),
+        ("breakhis", "one class", "holds benign pictures only"),
         ("odir5k", "no image", "0_left.jpg cannot be read"),
     ],
 )

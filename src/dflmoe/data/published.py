@@ -64,6 +64,11 @@ def breakhis(root: Path | None, side: int | None) -> Rows:
             f"(SOB_B_A-14-22549AB-40-001.png); unpack the archive as it is"
         )
     y = np.array([name["what"] == "M" for _, name in found], dtype=np.int64)
+    if y.all() or not y.any():
+        raise DataFileError(
+            f"{folder} holds {'malignant' if y.all() else 'benign'} pictures only; unpack the "
+            f"archive as it is, whole"
+        )
     group = coded(np.array([name["patient"] for _, name in found]))
     x = _scaled(_pictures([file for file, _ in found], side or SIDE))
     return Rows("breakhis", "image", x, y, group, "patient", ("benign", "malignant"))
@@ -164,12 +169,15 @@ def odir5k(root: Path | None, side: int | None) -> Rows:
     letters = frame["labels"].str.replace(r"[^NDGCAHMO]", "", regex=True)
     frame = frame.assign(letter=letters)[letters.str.len() == 1]
     lie = {file.name: file for file in _files(folder)}
-    there = frame[frame["filename"].isin(lie)]
-    if there.empty:
-        raise DataFileError(f"{folder} holds none of the pictures that {table.name} names")
-    files = [lie[name] for name in there["filename"]]
-    y = there["letter"].map({letter: k for k, letter in enumerate(EYES)}).to_numpy(np.int64)
-    group = coded(there["ID"].to_numpy(dtype=str))
+    gone = [name for name in frame["filename"] if name not in lie]
+    if gone or frame.empty:
+        raise DataFileError(
+            f"{folder} lacks {len(gone)} of the {len(frame)} pictures that {table.name} names"
+            f"{f', {gone[0]} first' if gone else ''}; unpack the archive as it is, whole"
+        )
+    files = [lie[name] for name in frame["filename"]]
+    y = frame["letter"].map({letter: k for k, letter in enumerate(EYES)}).to_numpy(np.int64)
+    group = coded(frame["ID"].to_numpy(dtype=str))
     x = _scaled(_pictures(files, side or SIDE))
     return Rows("odir5k", "image", x, y, group, "patient", tuple(EYES.values()))
 
