@@ -36,7 +36,6 @@ INSTEAD: list[tuple[str, str, str]] = [
     ),
     (r"^ray start .*$", f"{LOOK} ray", "needs machines"),
     (r"^(dflmoe pilot( .*)?)$", r"\1 --quick", "plays fewer splits; the options are the same"),
-    (r"^(PYTHONPATH=\S+ dflmoe pilot .*)$", r"\1", "as it stands"),
     (r"^(dflmoe demo( .*)?)$", r"\1 --sites 2 --rounds 1", "plays less"),
     (
         r"^(\S*=\S* )?dflmoe bench (run|page) (\S+) --(quick|full)$",
@@ -57,18 +56,23 @@ INSTEAD: list[tuple[str, str, str]] = [
         "measures for minutes",
     ),
     (r"^export DFLMOE_DATA=.*$", ":", "names a folder of the reader's"),
-    (r"^scripts/dist$", f'test -x "{ROOT}/scripts/dist"', "make test-release runs it"),
 ]
 """Pattern, what runs in its place, and why."""
 
 
 def typed(line: str) -> str:
     """Return what is run for a line."""
-    bare = re.sub(r"\s+#.*$", "", line)
-    for pattern, instead, _ in INSTEAD:
-        if re.match(pattern, bare):
-            return re.sub(pattern, instead, bare)
-    return line
+    found = rule(line)
+    return line if found is None else re.sub(*INSTEAD[found][:2], _bare(line))
+
+
+def rule(line: str) -> int | None:
+    """Return the number of the first pattern that a line matches, if it matches one."""
+    return next((k for k, (p, *_) in enumerate(INSTEAD) if re.match(p, _bare(line))), None)
+
+
+def _bare(line: str) -> str:
+    return re.sub(r"\s+#.*$", "", line)
 
 
 def look(what: str, *named: str) -> None:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dflmoe.core.align import aligned, anchor_features, anchored_map
-from dflmoe.core.dflmoe import ANCHORS, OPINION, head_of
+from dflmoe.core.dflmoe import ANCHORS, OPINION
 from dflmoe.core.site import Lent, Network, SiteData, SiteState
 from dflmoe.core.stacking import stacked_call
-from dflmoe.core.task import LABELS, over_places
 from dflmoe.metrics.area import Floats
 from dflmoe.privacy.membership import Leak, leak, likelihood_ratio, loss_threshold
+from dflmoe.privacy.selfaudit import newest_fit, said_by_opinion
 from dflmoe.types import Params, SiteId
 
 ATTACKS = ("loss threshold", "likelihood ratio")
@@ -124,9 +124,8 @@ def opinions_by_anchors(
     """
 
     def asked(_peer: SiteId, release: Lent, anchors: Tensor) -> Ask:
-        opinion = release.tensors[OPINION].clamp(min=1e-4).log()
-        says = anchored_map(over_places(anchors), opinion)
-        return lambda features: LABELS.said(aligned(says, over_places(features)), 2)
+        opinion = release.tensors[OPINION]
+        return lambda features: said_by_opinion(opinion, anchors, features)
 
     return _by_all_peers(networks, states, data, lent, asked)
 
@@ -174,11 +173,8 @@ def _said(
     head: nn.Module, release: Lent, features: Float[Tensor, "split row feature ..."]
 ) -> Float[Tensor, "split row class ..."]:
     """Return what the head that saw all training rows says."""
-    params = head_of(release.tensors)
-    if release.kind == "fits":
-        params = {name: p[:, -1] for name, p in params.items()}
     with torch.no_grad():
-        return stacked_call(head, params, features)
+        return stacked_call(head, newest_fit(release), features)
 
 
 def _losses(said: Float[Tensor, "split row class ..."], data: SiteData) -> Floats:

@@ -89,7 +89,6 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def base(
-    context: typer.Context,  # noqa: ARG001 - typer gives it
     *,
     version: Annotated[bool, typer.Option("--version", help="Say which, and stop.")] = False,
     verbose: Annotated[

@@ -27,12 +27,11 @@ def show(*, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     here = home_of(home)
     policy, store = Policy.load(here.folder / POLICY), store_of(home)
     budget = budget_of(policy)
-    audits = [entry.told for entry in store.entries("audited")][-1:]
-    kept = [entry.told for entry in store.entries("withheld")][-1:]
+    audited, withheld = (store.newest_entry(kind) for kind in ("audited", "withheld"))
     told: dict[str, object] = {
         "max_attack_auc": limit_of(here.charter, policy),
-        "audited": audits[0] if audits else None,
-        "withheld": kept[0] if kept else None,
+        "audited": audited.told if audited else None,
+        "withheld": withheld.told if withheld else None,
         "epsilon_per_head": policy.epsilon_per_head,
         "epsilon_budget": policy.epsilon_budget,
         "delta": policy.delta if budget else None,

@@ -95,59 +95,56 @@ def vgg(wanted: Wanted) -> nn.Sequential:
     )
 
 
+def _of_blocks(
+    wanted: Wanted, block: Callable[..., nn.Module], *sizes: tuple[int, int]
+) -> nn.Sequential:
+    """Return a stem and blocks of a kind.
+
+    Args:
+        wanted: What the network is asked to be.
+        block: Makes one from its inputs, outputs and stride.
+        sizes: Of each block, how many times wider than the stem it is, and its stride.
+    """
+    width, inputs = wanted.width, wanted.width
+    blocks: dict[str, nn.Module] = {}
+    for k, (wider, stride) in enumerate(sizes, 1):
+        blocks[f"block{k}"] = block(inputs, wider * width, stride=stride)
+        inputs = wider * width
+    return chain(
+        stem=ConvBlock(wanted.channels, width, stride=2),
+        **blocks,
+        pool=MeanPool(),
+        classifier=Unopinionated(inputs, wanted.outputs),
+    )
+
+
+TWO, THREE = ((2, 2), (4, 2)), ((2, 2), (2, 1), (4, 2))
+"""Blocks that all shrink the picture, and three of which the middle one does not."""
+
+
 def mobilenet(wanted: Wanted) -> nn.Sequential:
     """Return a MobileNet-like network of inverted residual blocks."""
-    width = wanted.width
-    return chain(
-        stem=ConvBlock(wanted.channels, width, stride=2),
-        block1=Inverted(width, 2 * width, stride=2),
-        block2=Inverted(2 * width, 2 * width),
-        block3=Inverted(2 * width, 4 * width, stride=2),
-        pool=MeanPool(),
-        classifier=Unopinionated(4 * width, wanted.outputs),
-    )
-
-
-def _of_two(
-    wanted: Wanted, block: Callable[..., nn.Module], *, strides: tuple[int, int] = (2, 2)
-) -> nn.Sequential:
-    """Return a stem and two blocks of a kind, the second twice as wide as the first."""
-    width = wanted.width
-    return chain(
-        stem=ConvBlock(wanted.channels, width, stride=2),
-        block1=block(width, 2 * width, stride=strides[0]),
-        block2=block(2 * width, 4 * width, stride=strides[1]),
-        pool=MeanPool(),
-        classifier=Unopinionated(4 * width, wanted.outputs),
-    )
+    return _of_blocks(wanted, Inverted, *THREE)
 
 
 def resnext(wanted: Wanted) -> nn.Sequential:
     """Return a ResNeXt-like network: residual blocks whose middle convolution is of groups."""
-    return _of_two(wanted, Aggregated)
+    return _of_blocks(wanted, Aggregated, *TWO)
 
 
 def senet(wanted: Wanted) -> nn.Sequential:
     """Return a residual network whose blocks weigh their features (squeeze and excitation)."""
-    return _of_two(wanted, Weighed)
+    return _of_blocks(wanted, Weighed, *TWO)
 
 
 def squeezenet(wanted: Wanted) -> nn.Sequential:
     """Return a SqueezeNet-like network of fire modules."""
-    return _of_two(wanted, Fire)
+    return _of_blocks(wanted, Fire, *TWO)
 
 
 def shufflenet(wanted: Wanted) -> nn.Sequential:
     """Return a ShuffleNetV2-like network: units that shrink the picture, and one that does not."""
-    width = wanted.width
-    return chain(
-        stem=ConvBlock(wanted.channels, width, stride=2),
-        block1=Shuffled(width, 2 * width, stride=2),
-        block2=Shuffled(2 * width, 2 * width),
-        block3=Shuffled(2 * width, 4 * width, stride=2),
-        pool=MeanPool(),
-        classifier=Unopinionated(4 * width, wanted.outputs),
-    )
+    return _of_blocks(wanted, Shuffled, *THREE)
 
 
 def tcn(wanted: Wanted) -> nn.Sequential:

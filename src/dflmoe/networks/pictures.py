@@ -56,34 +56,18 @@ class UNet(nn.Module):
 
 
 class PlainResidual(nn.Module):
-    """Two convolutions whose output is added to their input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = ConvBlock(width, width, norm=False)
-        self.second = ConvBlock(width, width, active=False, norm=False)
-
-    def forward(
-        self, x: Float[Tensor, "row feature height width"]
-    ) -> Float[Tensor, "row feature height width"]:
-        """Return features of the same shape."""
-        added: Tensor = x + self.second(self.first(x))
-        return added
-
-
-class WeighedResidual(nn.Module):
-    """Two convolutions whose features are weighed by their means and added to their input.
+    """Two convolutions whose output is added to their input, as it is or weighed by its means.
 
     References:
         Zhang et al., Image Super-Resolution Using Very Deep Residual Channel Attention Networks,
-        2018, figure 4.
+        2018, figure 4, for the weighed one.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, weighed: bool = False) -> None:
         super().__init__()
         self.first = ConvBlock(width, width, norm=False)
         self.second = ConvBlock(width, width, active=False, norm=False)
-        self.excite = Excite(width)
+        self.excite = Excite(width) if weighed else nn.Identity()
 
     def forward(
         self, x: Float[Tensor, "row feature height width"]
@@ -151,24 +135,24 @@ class SubPixel(nn.Module):
         return torch.cat([learned, self.bicubic(x)], dim=1)
 
 
-def unet(wanted: Wanted) -> nn.Sequential:
-    """Return a U-Net at half the resolution, its output unfolded to the full one."""
+def _at_half(wanted: Wanted, trunk: Callable[[int, int, int], nn.Module]) -> nn.Sequential:
+    """Return a segmenter of which a trunk runs at half the resolution."""
     width = wanted.width
     return chain(
-        trunk=HalfResolution(UNet(4 * wanted.channels, 4 * width, width), multiple=4),
+        trunk=HalfResolution(trunk(4 * wanted.channels, 4 * width, width), multiple=4),
         refine=ConvBlock(width, width),
         head=UnopinionatedConv(width, wanted.outputs),
     )
+
+
+def unet(wanted: Wanted) -> nn.Sequential:
+    """Return a U-Net at half the resolution, its output unfolded to the full one."""
+    return _at_half(wanted, UNet)
 
 
 def linknet(wanted: Wanted) -> nn.Sequential:
     """Return a LinkNet at half the resolution, its output unfolded to the full one."""
-    width = wanted.width
-    return chain(
-        trunk=HalfResolution(LinkNet(4 * wanted.channels, 4 * width, width), multiple=4),
-        refine=ConvBlock(width, width),
-        head=UnopinionatedConv(width, wanted.outputs),
-    )
+    return _at_half(wanted, LinkNet)
 
 
 def srresnet(wanted: Wanted) -> nn.Sequential:
@@ -181,21 +165,21 @@ def srresnet(wanted: Wanted) -> nn.Sequential:
         Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
         Network, 2017.
     """
-    return _on_bicubic(wanted, PlainResidual)
+    return _on_bicubic(wanted, weighed=False)
 
 
 def rcan(wanted: Wanted) -> nn.Sequential:
     """Return a network like :func:`srresnet` whose blocks weigh their features (RCAN)."""
-    return _on_bicubic(wanted, WeighedResidual)
+    return _on_bicubic(wanted, weighed=True)
 
 
-def _on_bicubic(wanted: Wanted, block: Callable[[int], nn.Module]) -> nn.Sequential:
-    """Return two blocks of a kind on the enlarged image, on 2x2 pixels at a time."""
+def _on_bicubic(wanted: Wanted, *, weighed: bool) -> nn.Sequential:
+    """Return two residual blocks on the enlarged image, on 2x2 pixels at a time."""
     channels, width = wanted.channels, wanted.width
     inner = nn.Sequential(
         ConvBlock(4 * channels, 2 * width, norm=False),
-        block(2 * width),
-        block(2 * width),
+        PlainResidual(2 * width, weighed=weighed),
+        PlainResidual(2 * width, weighed=weighed),
         nn.Conv2d(2 * width, 4 * width, 3, padding=1),
     )
     return chain(

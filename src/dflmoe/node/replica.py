@@ -163,8 +163,8 @@ class Replica:
             "policy": self.policy.digest,
         }
         for kind, digest_now in rules.items():
-            said = self.store.entries(kind)
-            if not said or said[-1].told["digest"] != digest_now:
+            said = self.store.newest_entry(kind)
+            if said is None or said.told["digest"] != digest_now:
                 self.store.note(kind, {"digest": digest_now}, self._clock())
 
     # --- heads ---

@@ -118,7 +118,7 @@ def look(home: Home) -> Seen:
         log = store.newest_entries(TAIL)[::-1]
         rounds = [
             Past(RoundSummary.model_validate_json(told), datetime.fromisoformat(at))
-            for told, at in store.played()[-ROUNDS:]
+            for told, at in store.played(ROUNDS)
         ]
         return Seen(
             site=name,

@@ -384,9 +384,12 @@ class Store:
         ((seconds,),) = self._rows("SELECT coalesce(sum(seconds), 0) FROM round")
         return float(seconds)
 
-    def played(self) -> list[tuple[str, str]]:
-        """Return what came of every round, as JSON, and when it was stored, from the first."""
-        return self._rows("SELECT summary, played FROM round ORDER BY number")
+    def played(self, count: int) -> list[tuple[str, str]]:
+        """Return what came of the newest rounds, as JSON, and when it was stored, oldest first."""
+        newest = self._rows(
+            "SELECT summary, played FROM round ORDER BY number DESC LIMIT ?", str(count)
+        )
+        return newest[::-1]
 
     def last_round(self) -> str | None:
         """Return what came of the last round, as JSON, if any was played."""
@@ -410,29 +413,30 @@ class Store:
         Raises:
             StoreError: A row is none that was ever written here.
         """
-        rows = self._rows(
-            "SELECT number, at, kind, facts, before FROM audit "
-            "WHERE ? = '[]' OR kind IN (SELECT value FROM json_each(?)) ORDER BY number",
-            json.dumps(kinds),
-            json.dumps(kinds),
-        )
-        return self._entries(rows)
+        return self.newest_entries(-1, *kinds)
 
-    def newest_entries(self, count: int) -> list[Entry]:
+    def newest_entries(self, count: int, *kinds: Kind) -> list[Entry]:
         """Return the end of the log, oldest first: nothing of it is checked.
+
+        Args:
+            count: How many of the newest; -1 for all.
+            kinds: Only these; all if none is named.
 
         Raises:
             StoreError: A row is none that was ever written here.
         """
         rows = self._rows(
-            "SELECT number, at, kind, facts, before FROM audit ORDER BY number DESC LIMIT ?",
+            "SELECT number, at, kind, facts, before FROM audit WHERE ? = '[]' "
+            "OR kind IN (SELECT value FROM json_each(?)) ORDER BY number DESC LIMIT ?",
+            json.dumps(kinds),
+            json.dumps(kinds),
             str(count),
         )
         return self._entries(rows[::-1])
 
-    def newest_entry(self) -> Entry | None:
-        """Return the newest entry of the log, if there is any."""
-        newest = self.newest_entries(1)
+    def newest_entry(self, *kinds: Kind) -> Entry | None:
+        """Return the newest entry of the log, or of some kinds, if there is any."""
+        newest = self.newest_entries(1, *kinds)
         return newest[0] if newest else None
 
     def _entries(self, rows: Sequence[tuple[object, ...]]) -> list[Entry]:

@@ -48,7 +48,7 @@ def share_of(home: Home, at: datetime) -> Share:
     told = load_model(home.folder / MODEL).told
     store = Store(home.folder / STORE, reads=True)
     try:
-        audits = [entry.told for entry in store.entries("audited")]
+        audited = store.newest_entry("audited")
         privacy = told_so_far(store, Policy.load(home.folder / POLICY))
         own, newest = store.heads().get(seen.site), store.newest_entry()
         seconds, begun = store.computed(), store.entries("begin")[:1]
@@ -86,7 +86,7 @@ def share_of(home: Home, at: datetime) -> Share:
         head_bytes=head.size if head else 0,
         days=max(0.0, days),
         seconds=seconds,
-        attack=_attack(audits[-1]) if audits else None,
+        attack=_attack(audited.told) if audited else None,
         epsilon=privacy.epsilon if privacy else None,
         audit=newest.digest if newest else None,
         software=version("dflmoe"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from dflmoe.core.algorithm import Release
 from dflmoe.core.align import aligned, anchored_map
 from dflmoe.core.dflmoe import OPINION, head_of
-from dflmoe.core.site import SiteData
+from dflmoe.core.site import Lent, SiteData
 from dflmoe.core.stacking import stacked_call
 from dflmoe.core.task import LABELS, over_places
 from dflmoe.metrics.area import Floats
@@ -82,39 +82,47 @@ def _attacks(release: Release, split: int) -> Iterator[tuple[str, Leak]]:
             if is_member.any() and not is_member.all()
         ]
 
-    lent, last = asked(_final(release, split), features[-1:]), member[-1:]
+    one = slice(split, split + 1)
+    final = {name: p[one] for name, p in newest_fit(release.lent).items()}
+    lent, last = asked(final, features[-1:]), member[-1:]
     found = {"loss threshold": tried(loss_threshold, lent, last)}
     if release.heads:
         twins = asked({name: p[models][:-1] for name, p in release.heads.items()}, features[:-1])
         found["loss threshold, twins"] = tried(loss_threshold, twins, member[:-1])
     if release.peers:
-        one = slice(split, split + 1)
         heads = [{name: p[one] for name, p in head.items()} for head in release.peers.values()]
         reference = np.concatenate([asked(head, features[-1:]) for head in heads])[:, known.numpy()]
         found["likelihood ratio"] = tried(
             lambda losses: likelihood_ratio(losses, reference), lent, last
         )
     if OPINION in release.lent.tensors and data.y.dim() == 1:
-        said = _losses(_by_opinions(release, split, features[-1:]), data)
+        if release.anchors is None:
+            raise ValueError("opinions are lent of anchors, and there are none")
+        opinion, anchors = release.lent.tensors[OPINION][one], release.anchors[one]
+        said = _losses(said_by_opinion(opinion, anchors, features[-1:]), data)
         found["opinions"] = tried(loss_threshold, said, last)
     yield from ((attack, _mean(leaks)) for attack, leaks in found.items() if leaks)
 
 
-def _final(release: Release, split: int) -> Params:
-    """Return the head that is lent of a split: where every fit is, the one of all rows."""
-    one = {name: p[split : split + 1] for name, p in head_of(release.lent.tensors).items()}
-    return {name: p[:, -1] for name, p in one.items()} if release.lent.kind == "fits" else one
+def newest_fit(lent: Lent) -> Params:
+    """Return the head that saw all training rows: where every fit was lent, the last."""
+    params = head_of(lent.tensors)
+    return {name: p[:, -1] for name, p in params.items()} if lent.kind == "fits" else params
 
 
-def _by_opinions(
-    release: Release, split: int, features: Float[Tensor, "split row feature ..."]
+def said_by_opinion(
+    opinion: Float[Tensor, "split anchor class"],
+    anchors: Float[Tensor, "split anchor feature ..."],
+    features: Float[Tensor, "split row feature ..."],
 ) -> Float[Tensor, "split row class"]:
-    """Return what who has heard the opinions of the anchors would say of rows."""
-    if release.anchors is None:
-        raise ValueError("opinions are lent of anchors, and there are none")
-    one = slice(split, split + 1)
-    opinion = release.lent.tensors[OPINION][one].clamp(min=1e-4).log()
-    says = anchored_map(over_places(release.anchors[one]), opinion)
+    """Return what who has heard a site's opinion of the anchors would say of rows.
+
+    Args:
+        opinion: Probabilities that the site gave.
+        anchors: The listener's own features of them.
+        features: And of the rows.
+    """
+    says = anchored_map(over_places(anchors), opinion.clamp(min=1e-4).log())
     return LABELS.said(aligned(says, over_places(features)), 2)
 
 

@@ -1,6 +1,8 @@
 """Write ``report.html`` and ``report.json``; both or neither replace what was there."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from dflmoe.errors import MissingExtraError
 from dflmoe.files import replace_file
@@ -14,18 +16,28 @@ def render(report: Report) -> str:
     Raises:
         MissingExtraError: The extra ``pilot`` is not installed.
     """
+    figures = with_extra("figures").figures
+    page: str = (
+        with_extra("pages")
+        .environment("dflmoe.report")
+        .get_template("report.html")
+        .render(r=report, arm_names=ARM_NAMES, sentences=SENTENCES, figures=figures(report))
+    )
+    return page
+
+
+def with_extra(module: str) -> Any:  # noqa: ANN401 - a module
+    """Return a module of this package that draws, or fills in templates.
+
+    Raises:
+        MissingExtraError: The extra ``pilot`` is not installed.
+    """
     try:
-        from dflmoe.report.figures import figures  # noqa: PLC0415 - extra
-        from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
+        return import_module(f"dflmoe.report.{module}")
     except ImportError as error:
         raise MissingExtraError(
             f"the report needs {error.name}; install it with: pip install 'dflmoe[pilot]'"
         ) from error
-    return (
-        environment("dflmoe.report")
-        .get_template("report.html")
-        .render(r=report, arm_names=ARM_NAMES, sentences=SENTENCES, figures=figures(report))
-    )
 
 
 def write(report: Report, page: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from dflmoe.errors import MissingExtraError, OutputError
+from dflmoe.errors import OutputError
 from dflmoe.files import replace_file
 from dflmoe.report.consortium import Consortium
+from dflmoe.report.render import with_extra
 
 PAGE, NUMBERS, PRINTED = "federation.html", "federation.json", "federation.pdf"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -36,23 +37,24 @@ def page_of(found: Consortium) -> str:
     Raises:
         MissingExtraError: The extra ``pilot`` is not installed.
     """
-    try:
-        from dflmoe.report.drawn import pictures  # noqa: PLC0415 - extra
-        from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the report needs {error.name}; install it with: pip install 'dflmoe[pilot]'"
-        ) from error
     measured = [
         share.model_dump(include={"site", "days", "seconds", "sent", "received", "rounds"})
         for share in found.shares
     ]
     script = (files("dflmoe.report") / "templates" / "consortium.js").read_text(encoding="utf-8")
-    return (
-        environment("dflmoe.report")
+    page: str = (
+        with_extra("pages")
+        .environment("dflmoe.report")
         .get_template("consortium.html")
-        .render(c=found, figures=pictures(found), inputs=INPUTS, measured=measured, script=script)
+        .render(
+            c=found,
+            figures=with_extra("drawn").pictures(found),
+            inputs=INPUTS,
+            measured=measured,
+            script=script,
+        )
     )
+    return page
 
 
 def write(found: Consortium, folder: Path, *, pdf: bool = False) -> list[Path]:

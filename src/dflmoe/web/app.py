@@ -7,12 +7,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from threading import Lock
+from threading import Event, Lock
 from typing import Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, StreamingResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dflmoe.data.findings import Finding
 from dflmoe.errors import DflmoeError
@@ -22,6 +21,7 @@ from dflmoe.node.home import Home
 from dflmoe.node.seen import Seen, ago, look, told_of
 from dflmoe.node.status import Peer
 from dflmoe.node.store import STORE, Store
+from dflmoe.report.pages import environment
 from dflmoe.web.door import COOKIE, Door
 from dflmoe.web.drawn import drawn
 
@@ -87,15 +87,13 @@ def application(home: Home, door: Door) -> FastAPI:
         door: Who may come in.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    pages = Environment(
-        loader=PackageLoader("dflmoe.web"), autoescape=True, undefined=StrictUndefined
-    )
+    pages = environment("dflmoe.web")
     pages.filters |= {"aged": _aged, "told": told_of, "away": _away}
-    pages.globals |= {"states": STATES, "parts": PARTS}
+    pages.globals |= {"states": STATES, "parts": PARTS, "draw": drawn}
     doctor = Doctor(home)
 
     def part(name: str, seen: Seen) -> str:
-        return pages.get_template(f"{name}.html").render(seen=seen, drawn=drawn(seen.rounds))
+        return pages.get_template(f"{name}.html").render(seen=seen)
 
     def looked() -> Seen | str:
         try:
@@ -160,7 +158,7 @@ def application(home: Home, door: Door) -> FastAPI:
     def download(name: Literal["status.json", "rounds.json", "audit.jsonl"]) -> Response:
         return _download(home, name)
 
-    app.state.ends = asyncio.Event()
+    app.state.ends = Event()
     return app
 
 
