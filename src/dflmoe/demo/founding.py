@@ -1,6 +1,8 @@
 """Let some sites of one machine found a federation, as their administrators would by phone."""
 
+import contextlib
 import json
+import random
 import socket
 from collections.abc import Mapping
 from importlib import resources
@@ -11,6 +13,7 @@ import pandas as pd
 from dflmoe.data.study import Study
 from dflmoe.data.tables import read_frame
 from dflmoe.demo.study import site_id
+from dflmoe.errors import ExchangeError
 from dflmoe.node.home import Home
 from dflmoe.security.charter import Charter
 from dflmoe.security.keys import fingerprint
@@ -19,12 +22,17 @@ from dflmoe.toml import toml_of
 from dflmoe.types import SiteId
 from dflmoe.wire.manifest import now
 
+# Below the ports that systems give to outgoing connections, one of which could take it meanwhile.
+_PORTS = range(20_000, 32_000)
+
 
 def free_address() -> str:
     """Return an address on loopback at which nothing listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
+    raise ExchangeError("no port of 127.0.0.1 is free; end what listens at them and try again")
 
 
 def study_charter(study: Study, **more: object) -> Charter:
