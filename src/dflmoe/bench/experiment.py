@@ -7,6 +7,7 @@ digest in its record, so results of different settings are never mixed.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +25,7 @@ from pydantic import (
 )
 
 from dflmoe.core.training import Training
-from dflmoe.data.sets import NAMES
+from dflmoe.data.sets import NAMES, is_at_hand
 from dflmoe.errors import ExperimentError
 from dflmoe.simulation.faults import Lie
 from dflmoe.toml import toml_of
@@ -52,6 +53,8 @@ class Section(BaseModel, frozen=True, extra="forbid"):
 class Partition(Section):
     """How the rows of a set are dealt to sites; a patient is never divided."""
 
+    later = frozenset({"largest"})
+
     kind: Literal[
         "natural", "dirichlet", "shards", "quantity", "even", "resolution", "eight_hospitals"
     ]
@@ -60,6 +63,7 @@ class Partition(Section):
     shards: PositiveInt = 2  # of each site
     exponent: PositiveFloat = 1.0  # of quantity
     factors: tuple[PositiveInt, ...] = ()  # of resolution: site k is coarser by factors[k]
+    largest: PositiveInt | None = None  # of natural: only as many, those with most rows
 
 
 class Learning(Section):
@@ -107,7 +111,7 @@ class Learning(Section):
 class TaskSetting(Section):
     """A data set, how it is dealt, and the networks that learn it."""
 
-    later = frozenset({"charter", "charter_split", "metric"})
+    later = frozenset({"charter", "charter_split", "metric", "stand_in", "stands_for"})
 
     set: str
     title: str
@@ -129,6 +133,8 @@ class TaskSetting(Section):
         None  # the set that they are; set apart from the task's own if not given
     )
     learning: Learning = Learning()
+    stand_in: dict[str, Any] | None = None  # what is changed where the set is not at hand
+    stands_for: str | None = None  # the set that was not
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -138,13 +144,35 @@ class TaskSetting(Section):
             raise ValueError(f"anchors_from names no set; there are {', '.join(NAMES)}")
         if self.partition.kind == "resolution" and not self.partition.factors:
             raise ValueError("a partition by resolution needs factors")
+        if self.stand_in is not None:
+            self._stood_in(self.stand_in)
         return self
+
+    def at_hand(self, root: Path | None) -> Self:
+        """Return the task on its set, or on the nearest one where that is not at hand.
+
+        Args:
+            root: The folder of data sets.
+        """
+        if self.stand_in is None:
+            return self
+        if is_at_hand(self.set, root):
+            return self.model_copy(update={"stand_in": None})
+        return self._stood_in(self.stand_in)
+
+    def _stood_in(self, changed: dict[str, Any]) -> Self:
+        own = self.model_dump(exclude_unset=True) | {"stand_in": None, "stands_for": self.set}
+        return type(self).model_validate(own | changed)
 
 
 class Condition(Section):
     """Something that is changed for all methods alike."""
 
-    later = frozenset({"hostile", "anchors", "anchors_from", "tasks", "public_body", "epsilon"})
+    later = frozenset(
+        {
+            "hostile", "anchors", "anchors_from", "tasks", "public_body", "epsilon", "as_published",
+        }
+    )  # fmt: skip
 
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
@@ -158,6 +186,7 @@ class Condition(Section):
     public_body: str | None = None  # the set that the body of every network learnt before
     epsilon: PositiveFloat | None = None  # what a lent head may tell; no noise if not given
     tasks: tuple[str, ...] = ()  # where it is played; everywhere if empty
+    as_published: bool = False  # rows are divided, and every site of a resolution has all of them
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -248,9 +277,15 @@ def shipped_tasks(networks: Literal["same", "different"]) -> dict[str, TaskSetti
     different = table.pop("different")
     if networks == "different":
         for name, changed in different.items():
-            table[name] = {**table[name], "split": None, **changed}
+            table[name] = _merged({**table[name], "split": None}, changed)
             table[name] = {key: value for key, value in table[name].items() if value is not None}
     return {name: TaskSetting.model_validate(task) for name, task in table.items()}
+
+
+def _merged(table: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task with some keys changed, and some of its stand-in."""
+    stand_in = {**table.get("stand_in", {}), **changed.get("stand_in", {})}
+    return {**table, **changed, **({"stand_in": stand_in} if stand_in else {})}
 
 
 def load(name: str) -> Experiment:

@@ -80,9 +80,7 @@ def federation(setting: RunSetting, root: Path | None) -> Federation:
     anchors, rows = _set_apart(rows, task, root, rng)
     if condition.anchors or condition.anchors_from:
         anchors = _instead(anchors, setting, root)
-    site = _dealt(rows, task.partition, rng)
-    if task.max_rows:
-        site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
+    rows, site = _dealt_to_sites(rows, setting, task, rng)
     kind = scored_by(TASKS[rows.kind], task.metric)
     data: dict[SiteId, SiteData] = {}
     patient: dict[SiteId, NDArray[np.int64]] = {}
@@ -192,12 +190,29 @@ def _rng(setting: RunSetting, *purpose: str) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**62, (), generator=stream)))
 
 
+def _dealt_to_sites(
+    rows: Rows, setting: RunSetting, task: TaskSetting, rng: np.random.Generator
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Return rows and the site of each, -1 for none.
+
+    As published, sites of different resolutions have the same rows.
+    """
+    same = setting.condition.as_published and task.partition.kind == "resolution"
+    site = np.zeros(len(rows), dtype=np.int64) if same else _dealt(rows, task.partition, rng)
+    if task.max_rows:
+        site = partitions.capped(site, rows.group, rows.labels, task.max_rows, rng)
+    if same:
+        kept, sites = np.flatnonzero(site == 0), len(task.partition.factors)
+        rows, site = rows.take(np.tile(kept, sites)), np.repeat(np.arange(sites), len(kept))
+    return rows, site
+
+
 def _dealt(rows: Rows, how: Partition, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the site of each row, -1 for none."""
     labels, group = rows.labels, rows.group
     match how.kind:
         case "natural":
-            site = partitions.natural(rows.site, group)
+            site = partitions.natural(rows.site, group, how.largest)
         case "dirichlet":
             site = partitions.dirichlet(labels, group, how.sites, how.alpha, rng)
         case "shards":
@@ -266,10 +281,11 @@ def _held_out(
     task, limit = setting.task, setting.condition.train_rows or setting.task.train_rows
     name = _name(rows, task.partition, code)
     rng = _rng(setting, "split", name)
-    fold = partitions.hold_out(rows.labels, rows.group, task.test_ratio, folds, rng, name=name)
+    whole = np.arange(len(rows)) if setting.condition.as_published else rows.group
+    fold = partitions.hold_out(rows.labels, whole, task.test_ratio, folds, rng, name=name)
     if limit is None:
         return rows, fold
     learns = draw_rows(rows.labels, np.flatnonzero(fold >= 0), limit, rng)
-    fold[learns] = fold_of(rows.labels[learns], rows.group[learns], folds, rng)
+    fold[learns] = fold_of(rows.labels[learns], whole[learns], folds, rng)
     kept = np.sort(np.concatenate([learns, np.flatnonzero(fold < 0)]))
     return rows.take(kept), fold[kept]

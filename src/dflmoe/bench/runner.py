@@ -39,6 +39,7 @@ def plan(
     seeds: Sequence[int] | None = None,
     tasks: Collection[str] = (),
     methods: Collection[str] = (),
+    root: Path | None = None,
 ) -> list[RunSetting]:
     """Return the runs of an experiment, seed by seed, so that what is there first says most.
 
@@ -48,6 +49,7 @@ def plan(
         seeds: To play; as many as the experiment says, from 0, if not given.
         tasks: Those to play; all if empty.
         methods: Those to play; all if empty.
+        root: The folder of data sets; where a set is not in it, its stand-in is played.
 
     Raises:
         ExperimentError: A task or method is unknown.
@@ -58,11 +60,12 @@ def plan(
         title(method)
     for task in tasks:
         experiment.task(task)
+    at_hand = {task: experiment.task(task).at_hand(root) for task in tasks or played}
     return [
         RunSetting(
             experiment=experiment.name,
             task_name=task,
-            task=shortened(experiment.task(task)) if quick else experiment.task(task),
+            task=shortened(at_hand[task]) if quick else at_hand[task],
             method=method,
             condition=condition,
             seed=seed,
@@ -71,7 +74,7 @@ def plan(
             revision=revision(method),
         )
         for seed in (seeds or range(1 if quick else experiment.seeds))
-        for task in (tasks or played)
+        for task in at_hand
         for condition in experiment.conditions
         if task in (condition.tasks or (task,))
         for method in (methods or called)

@@ -37,6 +37,7 @@ Out = Annotated[Path, typer.Option(help="Folder of records and pages.")]
 Tasks = Annotated[str, typer.Option(help="Tasks to play, with commas; all if not given.")]
 Methods = Annotated[str, typer.Option(help="Methods to play, with commas; all if not given.")]
 Seeds = Annotated[int | None, typer.Option(help="Seeds to play, from 0.")]
+Data = Annotated[Path | None, typer.Option(help=f"Folder of data sets; else what {DATA} names.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
 
@@ -64,9 +65,7 @@ def run(
     tasks: Tasks = "",
     methods: Methods = "",
     seeds: Seeds = None,
-    data: Annotated[
-        Path | None, typer.Option(help=f"Folder of data sets; else what {DATA} names.")
-    ] = None,
+    data: Data = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
     device: Annotated[
         str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
@@ -79,11 +78,13 @@ def run(
     Example: dflmoe bench run homogeneous --quick
     """
     chosen = load(experiment)
-    settings = _settings(experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds)
+    root = _root(data)
+    settings = _settings(
+        experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds, root=root
+    )
     if jobs is not None and jobs < 1:
         raise OptionError(f"--jobs is {jobs}; it takes 1 or more")
     machine = machine_named(device)
-    root = data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
     writable(out)
     console = Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, interrupt)
@@ -110,6 +111,7 @@ def page(
     tasks: Tasks = "",
     methods: Methods = "",
     seeds: Seeds = None,
+    data: Data = None,
     out: Out = Path("runs/bench"),
     markdown: Annotated[
         Path | None, typer.Option(help="Also write Markdown and figures, here.")
@@ -120,7 +122,9 @@ def page(
 
     Example: dflmoe bench page homogeneous --full --markdown homogeneous.md
     """
-    settings = _settings(experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds)
+    settings = _settings(
+        experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds, root=_root(data)
+    )
     summary = summarise(load(experiment), settings, _records(settings, out))
     written = write(summary, out)
     if markdown is not None:
@@ -130,7 +134,13 @@ def page(
 
 
 def _settings(
-    experiment: str, *, quick: bool, tasks: str, methods: str, seeds: int | None
+    experiment: str,
+    *,
+    quick: bool,
+    tasks: str,
+    methods: str,
+    seeds: int | None,
+    root: Path | None,
 ) -> list[RunSetting]:
     if seeds is not None and seeds < 1:
         raise OptionError(f"--seeds is {seeds}; it takes 1 or more")
@@ -140,7 +150,13 @@ def _settings(
         tasks=tuple(filter(None, tasks.split(","))),
         methods=tuple(filter(None, methods.split(","))),
         seeds=None if seeds is None else range(seeds),
+        root=root,
     )
+
+
+def _root(data: Path | None) -> Path | None:
+    """Return the folder of data sets that was named, here or in the environment."""
+    return data or (Path(os.environ[DATA]) if os.environ.get(DATA) else None)
 
 
 def _records(settings: Sequence[RunSetting], out: Path) -> list[RunRecord]:

@@ -71,8 +71,13 @@ class _Groups:
         return np.lexsort((rng.random(len(place)), place))
 
 
-def natural(site: Codes | None, group: Codes) -> Codes:
+def natural(site: Codes | None, group: Codes, largest: int | None = None) -> Codes:
     """Return the sites that rows really come from.
+
+    Args:
+        site: Of each row, or ``None`` where nobody knows.
+        group: Of each row.
+        largest: Keep as many sites, those with most rows; the rows of others become -1.
 
     Raises:
         SiteError: The data set has none, or a group has rows at two.
@@ -83,7 +88,10 @@ def natural(site: Codes | None, group: Codes) -> Codes:
     shared = pairs[0, 1:] == pairs[0, :-1]
     if shared.any():
         raise SiteError(f"group {pairs[0, 1:][shared][0]} has rows at two natural sites")
-    return site
+    if largest is None:
+        return site
+    kept = np.argsort(-np.bincount(site), kind="stable")[:largest]
+    return np.where(np.isin(site, kept), site, -1)
 
 
 def dirichlet(

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
-from dflmoe.data.rows import Rows, coded
-from dflmoe.errors import DataFileError, MissingExtraError
+from dflmoe.data.rows import FACTORS, Rows, block_mean, coded
+from dflmoe.errors import DataFileError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,6 +55,41 @@ def breakhis(root: Path | None, side: int | None) -> Rows:
     References:
         Spanhol et al., A Dataset for Breast Cancer Histopathological Image Classification, 2016.
     """
+    found = _slides(root)
+    y = np.array([name["what"] == "M" for _, name in found], dtype=np.int64)
+    if y.all() or not y.any():
+        raise DataFileError(
+            f"BreaKHis holds {'malignant' if y.all() else 'benign'} pictures only; unpack the "
+            f"archive as it is, whole"
+        )
+    group = coded(np.array([name["patient"] for _, name in found]))
+    x = _scaled(_pictures([file for file, _ in found], side or SIDE))
+    return Rows("breakhis", "image", x, y, group, "patient", ("benign", "malignant"))
+
+
+def breakhis_sr(root: Path | None, side: int | None) -> Rows:
+    """Return BreaKHis to be made sharp again, from a half, a quarter and an eighth of its side.
+
+    Raises:
+        OptionError: The side cannot be divided by eight.
+    """
+    found, side = _slides(root), side or SIDE
+    if side % max(FACTORS):
+        raise OptionError(f"side {side} does not fit breakhis_sr; it takes multiples of 8")
+    pictures = _pictures([file for file, _ in found], side)
+    y = np.moveaxis(pictures, 3, 1).astype(np.float32) / np.float32(255)
+    coarse = {factor: block_mean(y, factor) for factor in FACTORS}
+    group = coded(np.array([name["patient"] for _, name in found]))
+    x = coarse[FACTORS[0]]
+    return Rows("breakhis_sr", "super_resolution", x, y, group, "patient", (), coarse=coarse)
+
+
+def _slides(root: Path | None) -> list[tuple[Path, re.Match[str]]]:
+    """Return the pictures of BreaKHis and what their names say.
+
+    Raises:
+        DataFileError: There are none.
+    """
     folder = _folder(root, "breakhis", "BreaKHis_v1/histology_slides/breast")
     named = [(file, SLIDE.fullmatch(file.name)) for file in sorted(folder.rglob("*.png"))]
     found = [(file, name) for file, name in named if name is not None]
@@ -63,15 +98,7 @@ def breakhis(root: Path | None, side: int | None) -> Rows:
             f"{folder} holds no picture that is named as BreaKHis names them "
             f"(SOB_B_A-14-22549AB-40-001.png); unpack the archive as it is"
         )
-    y = np.array([name["what"] == "M" for _, name in found], dtype=np.int64)
-    if y.all() or not y.any():
-        raise DataFileError(
-            f"{folder} holds {'malignant' if y.all() else 'benign'} pictures only; unpack the "
-            f"archive as it is, whole"
-        )
-    group = coded(np.array([name["patient"] for _, name in found]))
-    x = _scaled(_pictures([file for file, _ in found], side or SIDE))
-    return Rows("breakhis", "image", x, y, group, "patient", ("benign", "malignant"))
+    return found
 
 
 def polyps(root: Path | None, side: int | None) -> Rows:
@@ -184,6 +211,7 @@ def odir5k(root: Path | None, side: int | None) -> Rows:
 
 LAYOUTS: Mapping[str, Callable[[Path | None, int | None], Rows]] = {
     "breakhis": breakhis,
+    "breakhis_sr": breakhis_sr,
     "polyps": polyps,
     "odir5k": odir5k,
 }

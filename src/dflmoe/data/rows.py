@@ -13,6 +13,9 @@ from dflmoe.errors import DataFileError, OptionError
 
 Kind = Literal["table", "image", "series", "segmentation", "super_resolution"]
 
+FACTORS = (2, 4, 8)
+"""How many times coarser the inputs of super-resolution are."""
+
 AXES: Mapping[str, tuple[int, int]] = {
     "table": (2, 1),
     "image": (4, 1),

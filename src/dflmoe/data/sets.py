@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
 from dflmoe.data.published import LAYOUTS
 from dflmoe.data.rows import (
+    FACTORS,
     Arrays,
     Rows,
     block_majority,
@@ -31,7 +32,6 @@ BEATS = (0.9, 0.2)  # centre and scale, seconds between beats
 CLIP = 5.0
 """Series are cut at this many scales from their centre."""
 
-FACTORS = (2, 4, 8)
 TILE = 48
 """Side of DRIVE's tiles in pixels, unless another is asked for."""
 
@@ -79,6 +79,13 @@ def load_set(
     if per_group is not None:
         rows = rows.take(_kept(rows, per_group, seed))
     return rows.checked()
+
+
+def is_at_hand(name: str, root: Path | None) -> bool:
+    """Return whether a data set is embedded or has its folder where data sets lie."""
+    if name == "heart_disease":
+        return True
+    return root is not None and (root / FOLDERS.get(name, name)).is_dir()
 
 
 def _kept(rows: Rows, count: int, seed: int) -> NDArray[np.int64]:
@@ -284,7 +291,7 @@ SIDED = frozenset(NAMES) - {
     "apnea_beats",
     "apnea_hr",
 }
-FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr"}
+FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr", "breakhis_sr": "breakhis"}
 """Where a set lies that has no folder of its own name."""
 
 
