@@ -11,12 +11,14 @@ from pathlib import Path
 from dflmoe.data.layouts.breakhis import breakhis
 from dflmoe.data.layouts.odir5k import odir5k
 from dflmoe.data.layouts.polyps import polyps
+from dflmoe.data.layouts.sleep_edf import sleep_edf
 from dflmoe.data.rows import Rows
 
 LAYOUTS: Mapping[str, Callable[[Path | None, int | None], Rows]] = {
     "breakhis": breakhis,
     "polyps": polyps,
     "odir5k": odir5k,
+    "sleep_edf": sleep_edf,
 }
 """Sets that are read from folders as their publishers ship them."""
 
@@ -24,5 +26,6 @@ STANDS_IN: Mapping[str, str] = {
     "breakhis": "brain_tumor_mri",
     "polyps": "nuclei_dsb2018",
     "odir5k": "brain_tumor_mri",
+    "sleep_edf": "sleep_slpdb",
 }
 """The nearest set at hand where one of these is not: of the same kind, with enough rows."""

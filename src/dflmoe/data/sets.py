@@ -283,6 +283,7 @@ SIDED = frozenset(NAMES) - {
     "sleep_slpdb",
     "apnea_beats",
     "apnea_hr",
+    "sleep_edf",
 }
 FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr"}
 """Where a set lies that has no folder of its own name."""
