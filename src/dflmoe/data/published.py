@@ -5,10 +5,12 @@ and averaged down to the side that is asked for. Where files tell whose they are
 are a group; where they do not, near-copies are, and the rows say so.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dflmoe.data.layouts.breakhis import breakhis
+from dflmoe.data.layouts.medmnist import CLASSES, medmnist
 from dflmoe.data.layouts.odir5k import odir5k
 from dflmoe.data.layouts.polyps import polyps
 from dflmoe.data.layouts.sleep_edf import sleep_edf
@@ -19,6 +21,7 @@ LAYOUTS: Mapping[str, Callable[[Path | None, int | None], Rows]] = {
     "polyps": polyps,
     "odir5k": odir5k,
     "sleep_edf": sleep_edf,
+    **{name: functools.partial(medmnist, name=name) for name in CLASSES},
 }
 """Sets that are read from folders as their publishers ship them."""
 
@@ -27,5 +30,6 @@ STANDS_IN: Mapping[str, str] = {
     "polyps": "nuclei_dsb2018",
     "odir5k": "brain_tumor_mri",
     "sleep_edf": "sleep_slpdb",
+    **dict.fromkeys(CLASSES, "brain_tumor_mri"),
 }
 """The nearest set at hand where one of these is not: of the same kind, with enough rows."""
