@@ -162,6 +162,12 @@ def test_natural_sites_are_kept_and_must_not_divide_groups() -> None:
         partitions.natural(None, group)
 
 
+def test_the_largest_natural_sites_are_those_with_most_rows() -> None:
+    site = np.array([0, 1, 1, 2, 2, 2, 3])
+    kept = partitions.natural(site, np.arange(7), largest=2)
+    assert kept.tolist() == [-1, 1, 1, 2, 2, 2, -1]
+
+
 def test_coarsening_by_one_changes_nothing_and_by_two_is_a_box_mean() -> None:
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
     assert (partitions.coarsened(x, 1) == x).all()

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dflmoe.bench.experiment import shipped_tasks
-from dflmoe.data.published import LAYOUTS, STANDS_IN
-from dflmoe.data.sets import NAMES, load_set
-from dflmoe.errors import DataFileError
+from dflmoe.data.published import LAYOUTS
+from dflmoe.data.sets import load_set
+from dflmoe.errors import DataFileError, OptionError
 
 RNG = np.random.default_rng(0)
 
@@ -54,24 +53,14 @@ def polyps(root: Path) -> None:
         mask(top / "Kvasir-SEG/masks" / f"cju{k}.jpg")
         picture(top / "CVC-ClinicDB/Original" / f"{k + 1}.tif")
         mask(top / "CVC-ClinicDB/Ground Truth" / f"{k + 1}.tif")
-        picture(top / "ETIS-LaribPolypDB/images" / f"{k + 1}.png")
-        mask(top / "ETIS-LaribPolypDB/masks" / f"p{k + 1}.png")
+        picture(top / "ETIS-LaribPolypDB/ETIS-LaribPolypDB" / f"{k + 1}.tif")
+        mask(top / "ETIS-LaribPolypDB/Ground Truth" / f"p{k + 1}.tif")
 
 
-def odir5k(root: Path) -> None:
-    lines = ["ID,Patient Age,labels,target,filename"]
-    for k, label in enumerate(("['N']", "['D']", "['G']", "['N', 'D']")):
-        for eye in ("left", "right"):
-            name = f"{k}_{eye}.jpg"
-            picture(root / "odir5k/preprocessed_images" / name)
-            lines.append(f'{k},60,"{label}",0,{name}')
-    (root / "odir5k/full_df.csv").write_text("\n".join(lines))
+MADE: dict[str, Callable[[Path], None]] = {"breakhis": breakhis, "polyps": polyps}
 
 
-MADE: dict[str, Callable[[Path], None]] = {"breakhis": breakhis, "polyps": polyps, "odir5k": odir5k}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", MADE)
 def test_a_set_is_read_from_its_publisher_s_folders(name: str, tmp_path: Path) -> None:
     MADE[name](tmp_path)
     rows = load_set(name, tmp_path, side=8)
@@ -100,11 +89,36 @@ def test_each_set_of_polyps_is_a_site_and_masks_go_with_their_pictures(tmp_path:
     assert len({g for g, _ in pairs}) == len(pairs)
 
 
-def test_both_eyes_are_one_patient_and_eyes_of_several_labels_are_left_out(tmp_path: Path) -> None:
-    odir5k(tmp_path)
-    rows = load_set("odir5k", tmp_path, side=8)
-    assert rows.y.tolist() == [0, 0, 1, 1, 2, 2]
-    assert rows.group.tolist() == [0, 0, 1, 1, 2, 2]
+def colon_db(root: Path, inside: str) -> Path:
+    """Write CVC-ColonDB as its authors' archive has it: four files a frame, in one folder."""
+    folder = root / "polyps/CVC-ColonDB" / inside
+    for k in (1, 2, 10):
+        picture(folder / f"{k}.bmp")
+        mask(folder / f"p{k}.bmp")
+        for drawing in "sc":  # what shows nothing, and the outline
+            picture(folder / f"{drawing}{k}.bmp", value=255)
+    return folder
+
+
+@pytest.mark.parametrize("inside", [".", "CVC-ColonDB"])
+def test_pictures_and_masks_in_one_folder_are_told_apart(inside: str, tmp_path: Path) -> None:
+    colon_db(tmp_path, inside)
+    rows = load_set("polyps", tmp_path, side=8)
+    assert rows.site_names == ("CVC-ColonDB",)
+    assert len(rows) == 3
+    assert rows.x.std((1, 2, 3)).min() > 0  # neither drawings nor masks are taken for pictures
+    assert (rows.y == np.repeat([1, 0], 4)).all()
+
+
+def test_sets_of_polyps_are_read_from_others_folders_as_well(tmp_path: Path) -> None:
+    for k in range(3):
+        picture(tmp_path / "polyps/CVC-ColonDB/images" / f"{k}.png")
+        mask(tmp_path / "polyps/CVC-ColonDB/masks" / f"{k}.png")
+        picture(tmp_path / "polyps/ETIS-LaribPolypDB/images" / f"{k}.png")
+        mask(tmp_path / "polyps/ETIS-LaribPolypDB/masks" / f"{k}.png")
+    rows = load_set("polyps", tmp_path, side=8)
+    assert rows.site_names == ("CVC-ColonDB", "ETIS-LaribPolypDB")
+    assert len(rows) == 6
 
 
 def test_a_picture_is_cut_to_its_middle_and_averaged_down(tmp_path: Path) -> None:
@@ -119,30 +133,31 @@ def test_a_picture_is_cut_to_its_middle_and_averaged_down(tmp_path: Path) -> Non
 
 def spoilt(root: Path, what: str) -> None:
     """Write a set of which something is not as its publisher ships it."""
-    table = root / "odir5k/full_df.csv"
-    if what in {"no column", "no picture", "no image"}:
-        odir5k(root)
     if what == "other names":
         picture(root / "breakhis/BreaKHis_v1/histology_slides/breast/1.png")
-    elif what in {"polyps", "odir5k"}:
-        (root / what).mkdir()
-    elif what == "no folder":
-        picture(root / "polyps/Kvasir-SEG/images/a.jpg")
-    elif what == "no mask":
-        polyps(root)
-        (root / "polyps/Kvasir-SEG/masks/cju1.jpg").unlink()
-    elif what == "no column":
-        table.write_text("ID,filename\n1,a.jpg\n")
-    elif what == "no picture":
-        table.write_text("ID,labels,filename\n1,['N'],a.jpg\n")
-    elif what == "half":
-        odir5k(root)
-        (root / "odir5k/preprocessed_images/1_left.jpg").unlink()
     elif what == "one class":
         breakhis(root)
         shutil.rmtree(root / "breakhis/BreaKHis_v1/histology_slides/breast/malignant")
-    elif what == "no image":
-        (root / "odir5k/preprocessed_images/0_left.jpg").write_bytes(b"no picture")
+    elif what == "no set":
+        (root / "polyps").mkdir()
+    elif what == "no folder":
+        picture(root / "polyps/Kvasir-SEG/other/a.jpg")
+    elif what == "no numbers":
+        picture(root / "polyps/CVC-ColonDB/a.bmp")
+    elif what == "no mask":
+        polyps(root)
+        (root / "polyps/Kvasir-SEG/masks/cju1.jpg").unlink()
+    elif what == "no picture":
+        polyps(root)
+        (root / "polyps/ETIS-LaribPolypDB/ETIS-LaribPolypDB/2.tif").unlink()
+    elif what == "no mask beside":
+        (colon_db(root, ".") / "p10.bmp").unlink()
+    elif what == "no masks beside":
+        picture(root / "polyps/CVC-ColonDB/images/1.png")
+    elif what == "half a picture":
+        polyps(root)
+        file = root / "polyps/Kvasir-SEG/images/cju1.jpg"
+        file.write_bytes(file.read_bytes()[:300])
 
 
 @pytest.mark.parametrize(
@@ -150,15 +165,15 @@ def spoilt(root: Path, what: str) -> None:
     [
         ("breakhis", "nothing", "is not there; set DFLMOE_DATA"),
         ("breakhis", "other names", "named as BreaKHis names them"),
-        ("polyps", "polyps", "holds none of Kvasir-SEG"),
-        ("polyps", "no folder", "lacks its folders images/masks"),
-        ("polyps", "no mask", "no mask for cju1.jpg"),
-        ("odir5k", "odir5k", "has no full_df.csv"),
-        ("odir5k", "no column", "has no column 'labels'"),
-        ("odir5k", "no picture", "lacks 1 of the 1 pictures"),
-        ("odir5k", "half", "lacks 1 of the 6 pictures .*, 1_left.jpg first"),
         ("breakhis", "one class", "holds benign pictures only"),
-        ("odir5k", "no image", "0_left.jpg cannot be read"),
+        ("polyps", "no set", "holds none of Kvasir-SEG"),
+        ("polyps", "no folder", "lacks its images and masks"),
+        ("polyps", "no numbers", r"lacks its images and masks or pictures 1\.\* beside masks p1"),
+        ("polyps", "no mask", r"has no mask for cju1.jpg \(1 are missing"),
+        ("polyps", "no picture", "has no picture for p2.tif"),
+        ("polyps", "no mask beside", "has no mask for 10.bmp"),
+        ("polyps", "no masks beside", "has no mask for 1.png"),
+        ("polyps", "half a picture", "cju1.jpg cannot be read as a picture"),
     ],
 )
 def test_a_layout_that_is_not_the_publisher_s_is_named(
@@ -175,7 +190,13 @@ def test_without_a_folder_of_data_a_set_says_what_to_set() -> None:
             load_set(name, None)
 
 
-def test_what_stands_in_is_a_set_that_the_bench_plays() -> None:
-    played = {task.set for task in shipped_tasks("same").values()}
-    assert STANDS_IN.keys() == LAYOUTS.keys() <= set(NAMES)
-    assert set(STANDS_IN.values()) <= played
+def test_pictures_to_be_made_sharp_again_are_means_of_the_sharp_ones(tmp_path: Path) -> None:
+    breakhis(tmp_path)
+    rows = load_set("breakhis_sr", tmp_path, side=16)
+    assert rows.y.shape[1:] == (3, 16, 16)
+    for factor, inputs in rows.coarse.items():
+        means = rows.y.reshape(len(rows), 3, 16 // factor, factor, 16 // factor, factor)
+        np.testing.assert_allclose(inputs, means.mean((3, 5)), atol=1e-6)
+    assert np.bincount(rows.group).tolist() == [8, 8, 8]
+    with pytest.raises(OptionError, match="ask for a multiple"):
+        load_set("breakhis_sr", tmp_path, side=12)

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from dflmoe.core.training import Training
-from dflmoe.data.sets import NAMES, is_at_hand
+from dflmoe.data.sets import NAMES, is_at_hand, why_not
 from dflmoe.errors import ExperimentError
 from dflmoe.simulation.faults import Lie
 from dflmoe.toml import toml_of
@@ -138,8 +138,8 @@ class TaskSetting(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.set not in NAMES:
-            raise ValueError(f"set {self.set!r} is unknown; there are {', '.join(NAMES)}")
+        if why := why_not(self.set):
+            raise ValueError(f"set {self.set!r} {why}")
         if self.anchors_from is not None and self.anchors_from not in NAMES:
             raise ValueError(f"anchors_from names no set; there are {', '.join(NAMES)}")
         if self.partition.kind == "resolution" and not self.partition.factors:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.layouts.medmnist import SEVERAL_LABELS
 from dflmoe.data.published import LAYOUTS
 from dflmoe.data.rows import (
     FACTORS,
@@ -61,8 +62,8 @@ def load_set(
         OptionError: The set is unknown, or an option does not fit it.
         MissingExtraError: A library is not installed.
     """
-    if name not in NAMES:
-        raise OptionError(f"data set {name!r} is unknown; choose one of {', '.join(NAMES)}")
+    if why := why_not(name):
+        raise OptionError(f"data set {name!r} {why}")
     if per_group is not None and per_group < 1:
         raise OptionError(f"data set {name!r}: per_group must be 1 or more, not {per_group}")
     if side is not None and (name not in SIDED or side < 1):
@@ -290,9 +291,19 @@ SIDED = frozenset(NAMES) - {
     "sleep_slpdb",
     "apnea_beats",
     "apnea_hr",
+    "sleep_edf",
 }
 FOLDERS: Mapping[str, str] = {"apnea_beats": "apnea_hr", "breakhis_sr": "breakhis"}
 """Where a set lies that has no folder of its own name."""
+
+
+def why_not(name: str) -> str:
+    """Return why there is no data set of a name; nothing if there is one."""
+    if name in NAMES:
+        return ""
+    if name == SEVERAL_LABELS:
+        return "has several labels a picture, and one is needed; choose another set of MedMNIST"
+    return f"is unknown; choose one of {', '.join(NAMES)}"
 
 
 def other_people(name: str, own: str) -> str:
