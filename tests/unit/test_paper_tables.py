@@ -8,7 +8,12 @@ from PIL import Image
 
 from dflmoe.bench.experiment import Condition, Experiment, RunSetting, load
 from dflmoe.bench.federation import Federation, federation
+from dflmoe.bench.methods import title
+from dflmoe.bench.page import write_paper, write_paper_docs
+from dflmoe.bench.paper import PaperSummary, beside, published, standings
 from dflmoe.bench.runner import plan
+from dflmoe.bench.summary import Figure, MethodRow, Summary, TaskTable, Verdict
+from dflmoe.data.published import LAYOUTS
 
 TABLES = ("paper_same", "paper_different", "paper_eight")
 
@@ -102,3 +107,134 @@ def test_else_no_patient_is_divided_between_sites_or_within_one(tmp_path: Path) 
     for name, data in sites.data.items():
         tested = (data.crossfit.fold[0] < 0).numpy()
         assert not set(sites.patient[name][tested]) & set(sites.patient[name][~tested])
+
+
+def row(method: str, score: float, verdict: Verdict | None, sent: float) -> MethodRow:
+    number = Figure(value=score, low=None, high=None)
+    return MethodRow(
+        method=method,
+        title=title(method),
+        paper="",
+        needs=(),
+        score=number,
+        gain=number,
+        against=number,
+        verdict=verdict,
+        scores={},
+        site_bytes=sent,
+        rounds=1,
+        heads_used=None,
+        seconds=1.0,
+        seeds=5,
+    )
+
+
+def table(*rows: MethodRow, task: str = "breast", stands_for: str | None = None) -> TaskTable:
+    return TaskTable(
+        task=task,
+        title=task,
+        condition="",
+        metric="accuracy",
+        unit=100,
+        grouped_by="patient",
+        sites=2,
+        train_rows=10,
+        public_rows=0,
+        networks=("mlp",),
+        patients=20,
+        stands_for=stands_for,
+        rows=rows,
+    )
+
+
+def summary(name: str, *tables: TaskTable) -> Summary:
+    return Summary(
+        name=name,
+        title=name,
+        question="",
+        reference=title("rounds"),
+        quick=False,
+        planned=sum(len(one.rows) for one in tables) * 5,
+        tables=tables,
+        failures=(),
+        software=(),
+        compute_hours=1.0,
+    )
+
+
+def test_ranks_are_means_over_tables_and_controls_have_none() -> None:
+    first = table(
+        row("local", 70, "worse", 0),
+        row("rounds", 80, None, 100),
+        row("fedrep", 70, "level", 10_000),
+        row("rounds_random", 99, "better", 100),
+    )
+    second = table(
+        row("local", 60, "level", 0), row("rounds", 50, None, 400), row("fedrep", 65, "better", 1)
+    )
+    stand = standings(summary("paper_same", first, second))
+    got = {one.title: (one.rank, one.wins, one.ties, one.losses) for one in stand.rows}
+    assert got == {
+        title("fedrep"): (1.75, 0, 1, 1),  # second and third at once, then first
+        title("rounds"): (2.0, 0, 0, 0),
+        title("local"): (2.25, 1, 1, 0),
+    }
+    sent = {one.title: one.site_bytes for one in stand.rows}
+    assert sent[title("local")] == 0
+    assert sent[title("rounds")] == pytest.approx(200)  # the geometric mean
+
+
+def test_ours_stands_beside_what_was_published_and_what_was_not_played_says_so() -> None:
+    played = table(
+        row("local", 60, "level", 0),
+        row("paper", 63, "level", 9),
+        row("rounds", 65, None, 9),
+        stands_for="breakhis",
+    )
+    every = {name: summary(name) for name in published().experiments}
+    every["paper_same"] = summary("paper_same", played)
+    found = beside(every)
+    first, *others = found.beside
+    assert first.stands_for == "breakhis"
+    local, rival, ours = first.cells
+    assert (local.published, local.score) == (72.58, played.rows[0].score)
+    assert (rival.method, rival.score, rival.seeds) == (title("mh_pflid"), None, 0)
+    assert ours.published_gain == pytest.approx(10.61)
+    assert [row.method for row in first.ours] == ["rounds"]
+    assert all(other.played is None for other in others)
+    assert [one.name for one in found.standings] == ["paper_same"]
+
+
+def test_every_published_table_is_one_that_an_experiment_plays() -> None:
+    for wanted in published().tables:
+        experiment = load(wanted.experiment)
+        assert wanted.task in experiment.tasks
+        assert wanted.condition in {condition.name for condition in experiment.conditions}
+        allowed = experiment.methods_of.get(wanted.task, experiment.methods)
+        absent = wanted.scores.keys() - set(allowed)
+        assert not absent, wanted.title
+
+
+def test_what_stands_in_never_stands_in_for_itself() -> None:
+    for name in published().experiments:
+        experiment = load(name)
+        for task in experiment.tasks:
+            setting = experiment.task(task)
+            assert setting.stand_in is not None
+            assert setting.stand_in["set"] not in LAYOUTS
+
+
+def test_the_page_shows_ranks_both_numbers_and_the_remark(tmp_path: Path) -> None:
+    every = {name: summary(name) for name in published().experiments}
+    rows = (row("local", 60, "level", 0), row("rounds", 65, None, 9))
+    every["paper_same"] = summary("paper_same", table(*rows, stands_for="breakhis"))
+    found = beside(every)
+    page = write_paper(found, tmp_path)
+    text = page.read_text(encoding="utf-8")
+    for shown in ("7,909", "72.58", "for breakhis", "<svg", "mean rank", "not played"):
+        assert shown in text
+    assert "<script" not in text
+    assert PaperSummary.model_validate_json(page.with_suffix(".json").read_bytes()) == found
+    write_paper_docs(found, tmp_path / "docs" / "paper.md", "make it")
+    assert (tmp_path / "docs" / "paper-paper_same.svg").is_file()
+    assert "in place of `breakhis`" in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dflmoe.bench.paper import Standings
 from dflmoe.bench.summary import MethodRow, Summary, TaskTable, unit_name
 from dflmoe.report.figures import BLUE, GREY, INK, ORANGE, svg
 
@@ -30,6 +31,21 @@ def figures(summary: Summary) -> dict[str, str]:
         name: svg(partial(_panels, summary, draw, lines, columns), (5 * columns, height * lines))
         for name, (draw, height) in heights.items()
     }
+
+
+def rank_against_bytes(standings: Standings, ours: str) -> str:
+    """Return the mean rank of every method against what it sends."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row in standings.rows:
+            there = (max(row.site_bytes, NOTHING), row.rank)
+            _point(axes, there, row.title, ORANGE if row.title == ours else BLUE)
+        _bytes_below(axes)
+        axes.set_ylabel("mean rank, 1 is best")
+        axes.invert_yaxis()
+
+    return svg(draw, (9, 4.5))
 
 
 def _panels(summary: Summary, draw: Draw, lines: int, columns: int, figure: Figure) -> None:
@@ -57,14 +73,20 @@ def _traffic(summary: Summary, table: TaskTable, axes: Axes) -> None:
     """Draw the score of every method against what it sends."""
     for row in table.rows:
         there = (max(row.site_bytes, NOTHING), row.score.value)
-        axes.plot(*([v] for v in there), "o", color=_colour(summary, row), ms=6)
-        axes.annotate(
-            row.title, there, xytext=(5, 3), textcoords="offset points", fontsize=7, color=INK
-        )
+        _point(axes, there, row.title, _colour(summary, row))
+    _bytes_below(axes)
+    axes.set_ylabel(unit_name(table))
+
+
+def _point(axes: Axes, there: tuple[float, float], name: str, colour: str) -> None:
+    axes.plot(*([v] for v in there), "o", color=colour, ms=6)
+    axes.annotate(name, there, xytext=(5, 3), textcoords="offset points", fontsize=7, color=INK)
+
+
+def _bytes_below(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.25)
     axes.set_xlabel(f"bytes sent for each site ({NOTHING} stands for none)")
-    axes.set_ylabel(unit_name(table))
 
 
 def _colour(summary: Summary, row: MethodRow) -> str:

@@ -201,6 +201,12 @@ def title(name: str) -> str:
     return OURS_BY_NAME[name].title if name in OURS_BY_NAME else rival(name).title
 
 
+def is_control(name: str) -> bool:
+    """Return whether a method is a control: ours without the peers' knowledge."""
+    method = OURS_BY_NAME.get(name)
+    return method is not None and method.dials.control != "none"
+
+
 def revision(name: str) -> int:
     """Return how often what a method decides has changed; older results are played again.
 

@@ -1,7 +1,9 @@
 """Render an experiment: one HTML page that opens offline, its JSON, and Markdown for the docs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from dflmoe.bench.paper import PaperSummary
 from dflmoe.bench.summary import Figure, Summary, unit_name
 from dflmoe.errors import MissingExtraError
 from dflmoe.files import replace_file
@@ -49,7 +51,7 @@ def html(summary: Summary) -> str:
     Raises:
         MissingExtraError: The extra ``bench`` is not installed.
     """
-    return _rendered("page.html", summary, _figures(summary))
+    return _filled("page.html", s=summary, pictures=_figures(summary))
 
 
 def write(summary: Summary, folder: Path) -> Path:
@@ -77,12 +79,40 @@ def write_docs(summary: Summary, page: Path, command: str) -> None:
         OutputError: The folder cannot be written.
         MissingExtraError: The extra ``bench`` is not installed.
     """
+    pictures = _beside(page, _figures(summary))
+    replace_file(page, _filled("page.md", s=summary, pictures=pictures, command=command))
+
+
+def write_paper(paper: PaperSummary, folder: Path) -> Path:
+    """Write the page of the paper's tables and its JSON; return where the page is.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        MissingExtraError: The extra ``bench`` is not installed.
+    """
+    page = folder / "paper.html"
+    replace_file(page.with_suffix(".json"), paper.model_dump_json(indent=1) + "\n")
+    replace_file(page, _filled("paper.html", p=paper, pictures=_ranks(paper)))
+    return page
+
+
+def write_paper_docs(paper: PaperSummary, page: Path, command: str) -> None:
+    """Write the Markdown page of the paper's tables, and its figures beside it.
+
+    Arguments and errors are those of ``write_docs``.
+    """
+    pictures = _beside(page, _ranks(paper))
+    replace_file(page, _filled("paper.md", p=paper, pictures=pictures, command=command))
+
+
+def _beside(page: Path, drawings: Mapping[str, str]) -> dict[str, str]:
+    """Write figures beside a page; return the names of their files."""
     pictures = {}
-    for name, drawing in _figures(summary).items():
+    for name, drawing in drawings.items():
         picture = page.with_name(f"{page.stem}-{name}.svg")
         replace_file(picture, drawing)
         pictures[name] = picture.name
-    replace_file(page, _rendered("page.md", summary, pictures, command))
+    return pictures
 
 
 def _figures(summary: Summary) -> dict[str, str]:
@@ -93,8 +123,16 @@ def _figures(summary: Summary) -> dict[str, str]:
     return figures(summary)
 
 
-def _rendered(template: str, summary: Summary, pictures: dict[str, str], command: str = "") -> str:
-    """Return a filled template; ``pictures`` are SVG for HTML, and file names for Markdown."""
+def _ranks(paper: PaperSummary) -> dict[str, str]:
+    try:
+        from dflmoe.bench.figures import rank_against_bytes  # noqa: PLC0415 - extra
+    except ImportError as error:
+        raise _missing(error) from error
+    return {one.name: rank_against_bytes(one, paper.ours) for one in paper.standings}
+
+
+def _filled(template: str, **values: object) -> str:
+    """Return a filled template; pictures are SVG for HTML, and file names for Markdown."""
     try:
         from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
     except ImportError as error:
@@ -102,12 +140,7 @@ def _rendered(template: str, summary: Summary, pictures: dict[str, str], command
     templates = environment("dflmoe.bench", escape=template.endswith(".html"))
     templates.filters |= {"size": size, "unit_name": unit_name}
     return templates.get_template(template).render(
-        s=summary,
-        number=number,
-        score_names=SCORE_NAMES,
-        words=WORDS,
-        pictures=pictures,
-        command=command,
+        number=number, score_names=SCORE_NAMES, words=WORDS, **values
     )
 
 

@@ -79,6 +79,7 @@ class TaskTable(BaseModel, frozen=True, extra="forbid"):
         settled: How often the network trained alone stopped by itself before its steps ran out.
             Where it often did not, training longer gains too, and a gain over local only is not yet
             knowledge of the peers.
+        stands_for: The set that was not at hand, where this one was played in its place.
     """
 
     task: str
@@ -93,6 +94,7 @@ class TaskTable(BaseModel, frozen=True, extra="forbid"):
     networks: tuple[str, ...]
     patients: int
     settled: float | None = None
+    stands_for: str | None = None
     rows: tuple[MethodRow, ...]
 
     @property
@@ -218,6 +220,7 @@ def _table(records: Sequence[RunRecord], reference: str) -> TaskTable:
         networks=tuple(dict.fromkeys(site.network for site in first.sites)),
         patients=len(patients),
         settled=_settled(by_method.get(LOCAL, {})),
+        stands_for=first.setting.task.stands_for,
         rows=tuple(_row(method, compared, reference) for method in by_method),
     )
 

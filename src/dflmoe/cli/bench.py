@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +12,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dflmoe.bench.experiment import RunSetting, load, shipped
-from dflmoe.bench.page import number, size, write, write_docs
+from dflmoe.bench.experiment import Experiment, RunSetting, load, shipped
+from dflmoe.bench.page import (
+    number,
+    size,
+    write,
+    write_docs,
+    write_paper,
+    write_paper_docs,
+)
+from dflmoe.bench.paper import PaperSummary, Standings, beside, published
 from dflmoe.bench.record import RunRecord, stored
 from dflmoe.bench.runner import plan, run_all
 from dflmoe.bench.summary import Summary, TaskTable, summarise, unit_name
 from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.progress import bar
-from dflmoe.errors import OptionError
+from dflmoe.data.sets import is_at_hand
+from dflmoe.errors import DataFileError, OptionError
 from dflmoe.files import writable
 from dflmoe.simulation.cores import available_cores
 from dflmoe.simulation.machine import machine_named
@@ -38,6 +47,11 @@ Tasks = Annotated[str, typer.Option(help="Tasks to play, with commas; all if not
 Methods = Annotated[str, typer.Option(help="Methods to play, with commas; all if not given.")]
 Seeds = Annotated[int | None, typer.Option(help="Seeds to play, from 0.")]
 Data = Annotated[Path | None, typer.Option(help=f"Folder of data sets; else what {DATA} names.")]
+Jobs = Annotated[int | None, typer.Option(help="Processes; one for each core.")]
+Device = Annotated[
+    str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
+]
+Markdown = Annotated[Path | None, typer.Option(help="Also write Markdown and figures, here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
 
@@ -66,10 +80,8 @@ def run(
     methods: Methods = "",
     seeds: Seeds = None,
     data: Data = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
-    device: Annotated[
-        str, typer.Option(help="Where networks are trained: cpu, cuda, cuda:1, mps or auto.")
-    ] = "cpu",
+    jobs: Jobs = None,
+    device: Device = "cpu",
     out: Out = Path("runs/bench"),
     as_json: AsJson = False,
 ) -> None:
@@ -80,22 +92,9 @@ def run(
     chosen = load(experiment)
     root = _root(data)
     settings = _settings(
-        experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds, root=root
+        chosen, quick=quick, tasks=_listed(tasks), methods=methods, seeds=seeds, root=root
     )
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"--jobs is {jobs}; it takes 1 or more")
-    machine = machine_named(device)
-    writable(out)
-    console = Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, interrupt)
-    stopped = False
-    try:
-        jobs = jobs or len(available_cores())
-        run = partial(run_all, settings, out, root=root, jobs=jobs, machine=machine)
-        _play(run, len(settings), console)
-    except KeyboardInterrupt:
-        stopped = True
-        console.print("Stopped; the same command goes on where it was.")
+    stopped = _played(settings, root=root, jobs=jobs, device=device, out=out)
     summary = summarise(chosen, settings, _records(settings, out))
     page = write(summary, out)
     _show(summary, page, as_json=as_json)
@@ -113,31 +112,108 @@ def page(
     seeds: Seeds = None,
     data: Data = None,
     out: Out = Path("runs/bench"),
-    markdown: Annotated[
-        Path | None, typer.Option(help="Also write Markdown and figures, here.")
-    ] = None,
+    markdown: Markdown = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the page from the records that are there, and play nothing.
 
     Example: dflmoe bench page homogeneous --full --markdown homogeneous.md
     """
+    chosen = load(experiment)
     settings = _settings(
-        experiment, quick=quick, tasks=tasks, methods=methods, seeds=seeds, root=_root(data)
+        chosen, quick=quick, tasks=_listed(tasks), methods=methods, seeds=seeds, root=_root(data)
     )
-    summary = summarise(load(experiment), settings, _records(settings, out))
+    summary = summarise(chosen, settings, _records(settings, out))
     written = write(summary, out)
     if markdown is not None:
-        kind = "--quick" if quick else "--full"
-        write_docs(summary, markdown, f"{DATA}=... dflmoe bench run {experiment} {kind}")
+        write_docs(summary, markdown, _command(f"run {experiment}", quick=quick))
     _show(summary, written, as_json=as_json)
 
 
+@app.command("paper")
+def paper(
+    *,
+    quick: Quick = True,
+    seeds: Seeds = None,
+    data: Data = None,
+    jobs: Jobs = None,
+    device: Device = "cpu",
+    play: Annotated[
+        bool, typer.Option("--play/--no-play", help="Play, or only make the pages.")
+    ] = True,
+    out: Out = Path("runs/bench"),
+    markdown: Markdown = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play the paper's tables and put ours beside them; started again, it goes on where it was.
+
+    Example: dflmoe bench paper --quick
+    """
+    root, console = _root(data), Console(stderr=True, highlight=False)
+    summaries: dict[str, Summary] = {}
+    left_out: dict[str, None] = {}
+    stopped = False
+    for name in published().experiments:
+        chosen = load(name)
+        named = _tasks_of(chosen, quick=quick)
+        tasks = [task for task in named if _is_there(chosen, task, root)]
+        left_out.update(dict.fromkeys(task for task in named if task not in tasks))
+        settings = (
+            _settings(chosen, quick=quick, tasks=tasks, methods="", seeds=seeds, root=root)
+            if tasks
+            else []
+        )
+        if settings and play and not stopped:
+            console.print(chosen.title, style="bold")
+            stopped = _played(settings, root=root, jobs=jobs, device=device, out=out)
+        summaries[name] = summarise(chosen, settings, _records(settings, out))
+        write(summaries[name], out)
+    if not any(summary.planned for summary in summaries.values()):
+        raise DataFileError(
+            f"no set of the paper's tables is at hand, and none that stands in; name a folder of "
+            f"data sets by --data or {DATA}"
+        )
+    if left_out:
+        console.print(
+            f"Left out, as neither their sets nor those that stand in are at hand: "
+            f"{', '.join(left_out)}.",
+            markup=False,
+        )
+    found = beside(summaries)
+    written = write_paper(found, out)
+    if markdown is not None:
+        for name, summary in summaries.items():
+            command = _command(f"run {name}", quick=quick)
+            write_docs(summary, markdown.with_name(f"{name}.md"), command)
+        write_paper_docs(found, markdown, _command("paper", quick=quick))
+    _show_paper(found, written, as_json=as_json)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _tasks_of(experiment: Experiment, *, quick: bool) -> tuple[str, ...]:
+    return (experiment.quick_tasks if quick else ()) or experiment.tasks
+
+
+def _is_there(experiment: Experiment, task: str, root: Path | None) -> bool:
+    """Return whether the set of a task, or the one that stands in for it, is at hand."""
+    return is_at_hand(experiment.task(task).at_hand(root).set, root)
+
+
+def _command(what: str, *, quick: bool) -> str:
+    """Return what makes results from the raw data."""
+    return f"{DATA}=... dflmoe bench {what} {'--quick' if quick else '--full'}"
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(filter(None, names.split(",")))
+
+
 def _settings(
-    experiment: str,
+    experiment: Experiment,
     *,
     quick: bool,
-    tasks: str,
+    tasks: Collection[str],
     methods: str,
     seeds: int | None,
     root: Path | None,
@@ -145,10 +221,10 @@ def _settings(
     if seeds is not None and seeds < 1:
         raise OptionError(f"--seeds is {seeds}; it takes 1 or more")
     return plan(
-        load(experiment),
+        experiment,
         quick=quick,
-        tasks=tuple(filter(None, tasks.split(","))),
-        methods=tuple(filter(None, methods.split(","))),
+        tasks=tasks,
+        methods=_listed(methods),
         seeds=None if seeds is None else range(seeds),
         root=root,
     )
@@ -162,6 +238,31 @@ def _root(data: Path | None) -> Path | None:
 def _records(settings: Sequence[RunSetting], out: Path) -> list[RunRecord]:
     found = (stored(out, setting) for setting in settings)
     return [record for record in found if record is not None]
+
+
+def _played(
+    settings: Sequence[RunSetting],
+    *,
+    root: Path | None,
+    jobs: int | None,
+    device: str,
+    out: Path,
+) -> bool:
+    """Play what has no record yet; return whether somebody stopped it."""
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"--jobs is {jobs}; it takes 1 or more")
+    machine = machine_named(device)
+    writable(out)
+    console = Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        jobs = jobs or len(available_cores())
+        run = partial(run_all, settings, out, root=root, jobs=jobs, machine=machine)
+        _play(run, len(settings), console)
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command goes on where it was.")
+        return True
+    return False
 
 
 def _play(run: Callable[..., Iterator[RunRecord]], count: int, console: Console) -> None:
@@ -190,8 +291,7 @@ def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(summary.model_dump_json(indent=1))
         return
-    terminal = Console(highlight=False)
-    console = terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    console = _console()
     for table in summary.tables:
         console.print(_table(table))
     if summary.safety is not None:
@@ -206,6 +306,63 @@ def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
     for failure in summary.failures:
         console.print(f"failed: {failure.label}: {failure.reason}", markup=False)
     typer.echo(f"Page: {page}")
+
+
+def _show_paper(paper: PaperSummary, page: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(paper.model_dump_json(indent=1))
+        return
+    console = _console()
+    for standings in paper.standings:
+        console.print(_standings(standings, paper.ours))
+    shown = Table(title="Ours beside the paper", title_justify="left", box=None)
+    for column in ("published table", "method", "published", "gain", "here", "gain ", "seeds"):
+        left = column in ("published table", "method")
+        shown.add_column(column, justify="left" if left else "right")
+    for table in paper.beside:
+        for k, cell in enumerate(table.cells):
+            gain = cell.published_gain
+            shown.add_row(
+                "" if k else table.title,
+                cell.method,
+                f"{cell.published:.2f}",
+                "-" if gain is None else f"{gain:+.2f}",
+                number(cell.score, table.unit),
+                number(cell.gain, table.unit, sign=True),
+                str(cell.seeds),
+            )
+    console.print(shown)
+    others = sorted({table.stands_for for table in paper.beside if table.stands_for})
+    if others:
+        console.print(
+            f"Not at hand, and others played in their place: {', '.join(others)}. Compare the "
+            "order of methods, not the numbers."
+        )
+    if paper.failures:
+        console.print(f"{paper.failures} runs failed; the pages of the experiments say why.")
+    typer.echo(f"Page: {page}")
+
+
+def _standings(standings: Standings, ours: str) -> Table:
+    shown = Table(title=standings.title, title_justify="left", box=None)
+    for column in ("method", "mean rank", "tables", "ours wins", "ties", "loses", "bytes a site"):
+        shown.add_column(column, justify="left" if column == "method" else "right")
+    for row in standings.rows:
+        against = [str(count) for count in (row.wins, row.ties, row.losses)]
+        shown.add_row(
+            row.title,
+            f"{row.rank:.1f}",
+            str(row.tables),
+            *(["-"] * len(against) if row.title == ours else against),
+            size(row.site_bytes),
+        )
+    return shown
+
+
+def _console() -> Console:
+    """Return where tables are printed: wide enough where nobody sees how wide it is."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 
 
 def _table(table: TaskTable) -> Table:
