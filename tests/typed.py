@@ -43,6 +43,16 @@ INSTEAD: list[tuple[str, str, str]] = [
         "plays for minutes to hours; the plan is made, and nothing played",
     ),
     (
+        r"^dflmoe bench run (\S+) (.*) --device cuda --jobs 1$",
+        r"dflmoe bench page \1 \2 --out records",
+        "needs a GPU; the plan is made, and nothing played",
+    ),
+    (
+        r"^dflmoe bench paper( .*)$",
+        r"mkdir -p sets/apnea_hr && dflmoe bench paper\1 --no-play --data sets --out records",
+        "plays for hours; the pages are made, and nothing played",
+    ),
+    (
         r"^(dflmoe page.*|dflmoe node run( --home \S+)?)$",
         r'timeout -s INT 12 \1 || { code=$?; test "$code" = 124 -o "$code" = 130; }',
         "runs until it is stopped",

@@ -162,7 +162,7 @@ def summary(name: str, *tables: TaskTable) -> Summary:
     )
 
 
-def test_ranks_are_means_over_tables_and_controls_have_none() -> None:
+def test_methods_are_ranked_by_those_they_score_above_and_controls_are_not() -> None:
     first = table(
         row("local", 70, "worse", 0),
         row("rounds", 80, None, 100),
@@ -170,15 +170,19 @@ def test_ranks_are_means_over_tables_and_controls_have_none() -> None:
         row("rounds_random", 99, "better", 100),
     )
     second = table(
-        row("local", 60, "level", 0), row("rounds", 50, None, 400), row("fedrep", 65, "better", 1)
+        row("local", 60, "level", 0),
+        row("rounds", 50, None, 400),
+        row("fedrep", 65, "better", 1),
+        row("ditto", 40, "level", 1),
     )
     stand = standings(summary("paper_same", first, second))
-    got = {one.title: (one.rank, one.wins, one.ties, one.losses) for one in stand.rows}
-    assert got == {
-        title("fedrep"): (1.75, 0, 1, 1),  # second and third at once, then first
-        title("rounds"): (2.0, 0, 0, 0),
-        title("local"): (2.25, 1, 1, 0),
-    }
+    got = [(one.rank, one.title, one.above, one.wins, one.ties, one.losses) for one in stand.rows]
+    assert got == [
+        (1, title("rounds"), pytest.approx((1 + 1 / 3) / 2, abs=1e-4), 0, 0, 0),
+        (2, title("fedrep"), pytest.approx((1 / 4 + 1) / 2, abs=1e-4), 0, 1, 1),
+        (3, title("local"), pytest.approx((1 / 4 + 2 / 3) / 2, abs=1e-4), 1, 1, 0),
+        (4, title("ditto"), 0.0, 0, 1, 0),
+    ]
     sent = {one.title: one.site_bytes for one in stand.rows}
     assert sent[title("local")] == 0
     assert sent[title("rounds")] == pytest.approx(200)  # the geometric mean
@@ -231,7 +235,7 @@ def test_the_page_shows_ranks_both_numbers_and_the_remark(tmp_path: Path) -> Non
     found = beside(every)
     page = write_paper(found, tmp_path)
     text = page.read_text(encoding="utf-8")
-    for shown in ("7,909", "72.58", "for breakhis", "<svg", "mean rank", "not played"):
+    for shown in ("7,909", "72.58", "for breakhis", "<svg", "above others", "not played"):
         assert shown in text
     assert "<script" not in text
     assert PaperSummary.model_validate_json(page.with_suffix(".json").read_bytes()) == found

@@ -34,16 +34,15 @@ def figures(summary: Summary) -> dict[str, str]:
 
 
 def rank_against_bytes(standings: Standings, ours: str) -> str:
-    """Return the mean rank of every method against what it sends."""
+    """Return how many others every method scores above, against what it sends."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for row in standings.rows:
-            there = (max(row.site_bytes, NOTHING), row.rank)
+            there = (max(row.site_bytes, NOTHING), 100 * row.above)
             _point(axes, there, row.title, ORANGE if row.title == ours else BLUE)
         _bytes_below(axes)
-        axes.set_ylabel("mean rank, 1 is best")
-        axes.invert_yaxis()
+        axes.set_ylabel("scores above so many of the others, %")
 
     return svg(draw, (9, 4.5))
 

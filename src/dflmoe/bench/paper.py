@@ -1,7 +1,7 @@
 """The paper's tables, ours beside what was published, and how all methods stand over them.
 
-Ranks are over tables of results. They leave out intervals, so wins, ties and losses, which do not,
-stand beside them. Controls are no methods and have no rank.
+Methods are ranked by how many others they score above. That leaves out intervals, so wins, ties and
+losses, which do not, stand beside it. Controls are no methods and have no rank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,9 @@ class Standing(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         title: Its name for people.
-        rank: Mean over the tables that it is in, 1 is best; of methods that tie, the mean.
+        rank: By the next, 1 is best.
+        above: Share of the others that it scores above, in 0..1, the mean over its tables; a tie
+            counts a half.
         tables: As many.
         wins: Tables where ours is better.
         ties: Tables where no difference is shown.
@@ -108,7 +110,8 @@ class Standing(BaseModel, frozen=True, extra="forbid"):
     """
 
     title: str
-    rank: float
+    rank: int
+    above: float
     tables: int
     wins: int
     ties: int
@@ -207,36 +210,36 @@ def standings(summary: Summary) -> Standings:
     Args:
         summary: Of the experiment; each of its tables counts the same.
     """
-    ranks: dict[str, list[float]] = {}
+    above: dict[str, list[float]] = {}
     rows: dict[str, list[MethodRow]] = {}
     for table in summary.tables:
         methods = [row for row in table.rows if not is_control(row.method)]
-        for row, rank in zip(methods, _ranks([row.score.value for row in methods]), strict=True):
-            ranks.setdefault(row.method, []).append(rank)
+        for row, share in zip(methods, _above([row.score.value for row in methods]), strict=True):
+            above.setdefault(row.method, []).append(share)
             rows.setdefault(row.method, []).append(row)
-    found = [_standing(ranks[method], rows[method]) for method in ranks]
+    found = sorted(above, key=lambda method: -float(np.mean(above[method])))
     return Standings(
         name=summary.name,
         title=summary.title,
         tables=tuple(table.title for table in summary.tables),
-        rows=tuple(sorted(found, key=lambda one: (one.rank, one.site_bytes))),
+        rows=tuple(_standing(k + 1, above[method], rows[method]) for k, method in enumerate(found)),
     )
 
 
-def _ranks(scores: Sequence[float]) -> list[float]:
-    """Return ranks from 1 for the highest; of equal scores the mean."""
+def _above(scores: Sequence[float]) -> list[float]:
+    """Return for each score the share of the others that it is above; a tie counts a half."""
     values = np.asarray(scores)
-    above = (values[None] > values[:, None]).sum(1)
-    same = (values[None] == values[:, None]).sum(1)
-    return [float(rank) for rank in above + (same + 1) / 2]
+    over = (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
+    return [float(count) for count in over / max(1, len(values) - 1)]
 
 
-def _standing(ranks: Sequence[float], rows: Sequence[MethodRow]) -> Standing:
+def _standing(rank: int, above: Sequence[float], rows: Sequence[MethodRow]) -> Standing:
     verdicts = [row.verdict for row in rows]
     sent = [row.site_bytes for row in rows]
     return Standing(
         title=rows[0].title,
-        rank=round(float(np.mean(ranks)), 2),
+        rank=rank,
+        above=round(float(np.mean(above)), 4),
         tables=len(rows),
         wins=verdicts.count("worse"),
         ties=verdicts.count("level"),

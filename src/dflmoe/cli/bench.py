@@ -345,13 +345,23 @@ def _show_paper(paper: PaperSummary, page: Path, *, as_json: bool) -> None:
 
 def _standings(standings: Standings, ours: str) -> Table:
     shown = Table(title=standings.title, title_justify="left", box=None)
-    for column in ("method", "mean rank", "tables", "ours wins", "ties", "loses", "bytes a site"):
+    for column in (
+        "rank",
+        "method",
+        "above others",
+        "tables",
+        "ours wins",
+        "ties",
+        "loses",
+        "bytes",
+    ):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for row in standings.rows:
         against = [str(count) for count in (row.wins, row.ties, row.losses)]
         shown.add_row(
+            str(row.rank),
             row.title,
-            f"{row.rank:.1f}",
+            f"{row.above:.0%}",
             str(row.tables),
             *(["-"] * len(against) if row.title == ours else against),
             size(row.site_bytes),
