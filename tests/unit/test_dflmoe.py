@@ -164,10 +164,15 @@ def test_controls_know_nothing_and_do_not_beat_what_peers_know(
 
 
 def test_random_heads_have_the_norm_of_the_lent_ones(rng: torch.Generator) -> None:
-    head = {"weight": torch.randn(3, 2, 4, generator=rng), "bias": torch.zeros(3, 2)}
+    head = {
+        "weight": torch.randn(3, 2, 4, generator=rng),
+        "bias": torch.zeros(3, 2),
+        "share": torch.ones(3),
+    }
     noise = random_like(head, rng)
     for name, p in head.items():
-        torch.testing.assert_close(noise[name].flatten(1).norm(dim=1), p.flatten(1).norm(dim=1))
+        norms = [v.reshape(3, -1).norm(dim=1) for v in (noise[name], p)]
+        torch.testing.assert_close(*norms)
     assert not torch.allclose(noise["weight"], head["weight"])
 
 

@@ -28,7 +28,7 @@ def random_like(head: Params, rng: torch.Generator) -> Params:
     noise = {}
     for name, p in sorted(head.items()):
         drawn = torch.randn(p.shape, generator=rng, device="cpu").to(p.device)
-        norms = [v.flatten(1).norm(dim=1).clamp(min=1e-12) for v in (p, drawn)]
+        norms = [v.reshape(len(v), -1).norm(dim=1).clamp(min=1e-12) for v in (p, drawn)]
         noise[name] = drawn * (norms[0] / norms[1]).view(-1, *[1] * (p.dim() - 1))
     return noise
 
