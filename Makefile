@@ -13,7 +13,7 @@
 # make docs    the documentation, in build/docs
 # make night   half an hour of faults drawn by chance, for five nodes
 # make fuzz    two million spoilt documents: half of them by chance, half guided by the code reached
-# make fluke   compare eight methods with those of fluke-fl, an outside package (docs/explanation/crosscheck.md)
+# make fluke   compare nine methods with those of fluke-fl, an outside package (docs/explanation/crosscheck.md)
 # On a machine with a GPU, or to choose another build of PyTorch: make pilot TORCH=torch
 
 PYTHON ?= python3

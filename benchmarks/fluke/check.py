@@ -1,4 +1,4 @@
-"""Compare our local-only training and seven rivals with fluke-fl's: docs/explanation/crosscheck.md.
+"""Compare our local-only training and eight rivals with fluke-fl's: docs/explanation/crosscheck.md.
 
 Run it as ``make fluke``, or as ``python benchmarks/fluke/check.py --python PYTHON`` with the Python
 of an environment that has fluke-fl. It leaves with 1 if any mean differs by more than the limit.
@@ -28,6 +28,7 @@ from rich.table import Table
 from dflmoe.baselines.aim import adam, common
 from dflmoe.baselines.averaging import Averaging
 from dflmoe.baselines.dfedavgm import HeavyBall
+from dflmoe.baselines.fedproto import FedProto
 from dflmoe.baselines.local import LocalOnly
 from dflmoe.baselines.rival import Budget
 from dflmoe.bench import experiment
@@ -43,7 +44,17 @@ from dflmoe.errors import DflmoeError
 from dflmoe.simulation.federation import play
 from dflmoe.types import SiteId, generator
 
-METHODS = (LOCAL, "fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto", "scaffold")
+METHODS = (
+    LOCAL,
+    "fedavg",
+    "fedrep",
+    "fedper",
+    "lg_fedavg",
+    "fedprox",
+    "ditto",
+    "scaffold",
+    "fedproto",
+)
 DIALS: Mapping[str, float] = {"fedprox": 0.1, "ditto": 1.0, "scaffold": 0.1}
 """FedProx's mu, Ditto's lambda, and the rate of SCAFFOLD's steps, which are plain ones in fluke."""
 SEEDS = {"heart": 40, "pneumonia": 20}
@@ -151,14 +162,21 @@ class Watched:
     ) -> tuple[SiteState, Outcome]:
         """See ``Algorithm.absorb``."""
         state, outcome = self.algorithm.absorb(state, inbox, data, rng)
-        if isinstance(self.algorithm, Averaging) and state.round == self.rounds:
+        home = self._home()
+        if home is not None and state.round == self.rounds:
             x = data.x.repeat_interleave(data.crossfit.fits, dim=0)
             with torch.no_grad():
-                served = self.algorithm.aim.serves(state.params["model"])
-                logits = self.algorithm.logits(served, x)
+                served = home.aim.serves(state.params["model"])
+                logits = home.logits(served, x)
             said = data.crossfit.out_of_fold(data.task.said(logits, 2))
             outcome = alone_outcome(said, state, data)
         return state, outcome
+
+    def _home(self) -> Averaging | None:
+        """Return what trains rounds at a site; ``None`` for local only."""
+        if isinstance(self.algorithm, FedProto):
+            return self.algorithm.budget.at_home(self.algorithm.network)
+        return self.algorithm if isinstance(self.algorithm, Averaging) else None
 
 
 class Fluke:

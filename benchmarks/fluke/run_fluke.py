@@ -56,7 +56,9 @@ class Run:
     """
 
     rows: str
-    algorithm: Literal["fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto", "scaffold"]
+    algorithm: Literal[
+        "fedavg", "fedrep", "fedper", "lg_fedavg", "fedprox", "ditto", "scaffold", "fedproto"
+    ]
     dial: float
     network: Literal["mlp", "small_cnn"]
     classes: int
@@ -192,6 +194,8 @@ def federation(run: Run, sites: list[Site], body: nn.Module, head: nn.Module) ->
         }
         for index, site in enumerate(sites)
     ]
+    if run.algorithm == "fedproto":
+        return sharing_prototypes(run, settings, body, head)
     if run.algorithm in ("fedrep", "fedper", "lg_fedavg"):
         return sharing_a_part(run, settings, body, head)
     whole, epochs = nn.Sequential(body, head), {"local_epochs": run.epochs}
@@ -235,6 +239,25 @@ def sharing_a_part(
     clients = [client(model=deepcopy(whole), **s, **epochs) for s in settings]
     central = server(deepcopy(common), None, clients, weighted=True)
     return kind(len(settings), None, {}, clients=clients, server=central)
+
+
+def sharing_prototypes(
+    run: Run, settings: list[dict[str, Any]], body: nn.Module, head: nn.Module
+) -> CentralizedFL:
+    """Return FedProto with a pull of 1; it serves the head here, as in dflmoe."""
+    stand_in_for_torchvision()
+    from fluke.algorithms.fedproto import (  # noqa: PLC0415
+        FedProto,
+        FedProtoClient,
+        FedProtoServer,
+    )
+    from fluke.nets import EncoderHeadNet  # noqa: PLC0415
+
+    whole = EncoderHeadNet(body, head)
+    more = {"local_epochs": run.epochs, "n_protos": run.classes, "lam": 1.0}
+    clients = [FedProtoClient(model=deepcopy(whole), **s, **more) for s in settings]
+    central = FedProtoServer(None, None, clients, weighted=True, n_protos=run.classes)
+    return FedProto(len(settings), None, {}, clients=clients, server=central)
 
 
 def stand_in_for_torchvision() -> None:
