@@ -13,18 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dflmoe.bench.experiment import Experiment, RunSetting, load, shipped
-from dflmoe.bench.page import (
-    number,
-    size,
-    write,
-    write_docs,
-    write_paper,
-    write_paper_docs,
-)
-from dflmoe.bench.paper import PaperSummary, Standings, beside, published
+from dflmoe.bench.page import write, write_docs, write_paper, write_paper_docs
+from dflmoe.bench.paper import beside, published
 from dflmoe.bench.record import RunRecord, stored
 from dflmoe.bench.runner import plan, run_all
-from dflmoe.bench.summary import Summary, TaskTable, summarise, unit_name
+from dflmoe.bench.summary import Summary, summarise
+from dflmoe.cli.bench_tables import show, show_paper
 from dflmoe.cli.interrupt import INTERRUPTED, interrupt
 from dflmoe.cli.progress import bar
 from dflmoe.data.sets import is_at_hand
@@ -34,7 +28,6 @@ from dflmoe.simulation.cores import available_cores
 from dflmoe.simulation.machine import machine_named
 
 DATA = "DFLMOE_DATA"
-LOG_WIDTH = 120
 
 app = typer.Typer(no_args_is_help=True, help="Compare methods on medical data.")
 
@@ -97,7 +90,7 @@ def run(
     stopped = _played(settings, root=root, jobs=jobs, device=device, out=out)
     summary = summarise(chosen, settings, _records(settings, out))
     page = write(summary, out)
-    _show(summary, page, as_json=as_json)
+    show(summary, page, as_json=as_json)
     if stopped:
         raise typer.Exit(INTERRUPTED)
 
@@ -127,7 +120,7 @@ def page(
     written = write(summary, out)
     if markdown is not None:
         write_docs(summary, markdown, _command(f"run {experiment}", quick=quick))
-    _show(summary, written, as_json=as_json)
+    show(summary, written, as_json=as_json)
 
 
 @app.command("paper")
@@ -186,7 +179,7 @@ def paper(
             command = _command(f"run {name}", quick=quick)
             write_docs(summary, markdown.with_name(f"{name}.md"), command)
         write_paper_docs(found, markdown, _command("paper", quick=quick))
-    _show_paper(found, written, as_json=as_json)
+    show_paper(found, written, as_json=as_json)
     if stopped:
         raise typer.Exit(INTERRUPTED)
 
@@ -285,106 +278,3 @@ def _play(run: Callable[..., Iterator[RunRecord]], count: int, console: Console)
                     f"{label}: {record.metric} {record.value:.3f} in {record.seconds:.0f} s",
                     markup=False,
                 )
-
-
-def _show(summary: Summary, page: Path, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(summary.model_dump_json(indent=1))
-        return
-    console = _console()
-    for table in summary.tables:
-        console.print(_table(table))
-    if summary.safety is not None:
-        found = summary.safety
-        kept = "" if found.kept is None else f"; the guard keeps {found.kept:.0%} of true gains"
-        console.print(
-            f"Against alone, {found.cases} cases: mean {found.mean:+.1f} points, one in twenty "
-            f"below {found.fifth:+.1f}, {found.worse:.0%} worse by more than 2 (at most "
-            f"{found.worse_at_most:.0%}){kept}.",
-            markup=False,
-        )
-    for failure in summary.failures:
-        console.print(f"failed: {failure.label}: {failure.reason}", markup=False)
-    typer.echo(f"Page: {page}")
-
-
-def _show_paper(paper: PaperSummary, page: Path, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(paper.model_dump_json(indent=1))
-        return
-    console = _console()
-    for standings in paper.standings:
-        console.print(_standings(standings, paper.ours))
-    shown = Table(title="Ours beside the paper", title_justify="left", box=None)
-    for column in ("published table", "method", "published", "gain", "here", "gain ", "seeds"):
-        left = column in ("published table", "method")
-        shown.add_column(column, justify="left" if left else "right")
-    for table in paper.beside:
-        for k, cell in enumerate(table.cells):
-            gain = cell.published_gain
-            shown.add_row(
-                "" if k else table.title,
-                cell.method,
-                f"{cell.published:.2f}",
-                "-" if gain is None else f"{gain:+.2f}",
-                number(cell.score, table.unit),
-                number(cell.gain, table.unit, sign=True),
-                str(cell.seeds),
-            )
-    console.print(shown)
-    others = sorted({table.stands_for for table in paper.beside if table.stands_for})
-    if others:
-        console.print(
-            f"Not at hand, and others played in their place: {', '.join(others)}. Compare the "
-            "order of methods, not the numbers."
-        )
-    if paper.failures:
-        console.print(f"{paper.failures} runs failed; the pages of the experiments say why.")
-    typer.echo(f"Page: {page}")
-
-
-def _standings(standings: Standings, ours: str) -> Table:
-    shown = Table(title=standings.title, title_justify="left", box=None)
-    for column in (
-        "rank",
-        "method",
-        "above others",
-        "tables",
-        "ours wins",
-        "ties",
-        "loses",
-        "bytes",
-    ):
-        shown.add_column(column, justify="left" if column == "method" else "right")
-    for row in standings.rows:
-        against = [str(count) for count in (row.wins, row.ties, row.losses)]
-        shown.add_row(
-            str(row.rank),
-            row.title,
-            f"{row.above:.0%}",
-            str(row.tables),
-            *(["-"] * len(against) if row.title == ours else against),
-            size(row.site_bytes),
-        )
-    return shown
-
-
-def _console() -> Console:
-    """Return where tables are printed: wide enough where nobody sees how wide it is."""
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
-
-
-def _table(table: TaskTable) -> Table:
-    shown = Table(title=table.heading, title_justify="left", box=None)
-    for column in ("method", unit_name(table), "gain over local", "minus ours", "bytes a site"):
-        shown.add_column(column, justify="left" if column == "method" else "right")
-    for row in table.rows:
-        shown.add_row(
-            row.title,
-            number(row.score, table.unit),
-            number(row.gain, table.unit, sign=True),
-            number(row.against, table.unit, sign=True),
-            size(row.site_bytes),
-        )
-    return shown

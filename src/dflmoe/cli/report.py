@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from dflmoe.cli.options import HOME, HomeOption, JsonOption
 from dflmoe.cli.site import home_of
+from dflmoe.cli.tables import console
 from dflmoe.errors import DflmoeError, OptionError, ShareError
 from dflmoe.files import replace_file, writable
 from dflmoe.node.home import read_limited
@@ -23,7 +23,6 @@ from dflmoe.report.verdict import SENTENCES
 from dflmoe.wire.manifest import now
 
 REPORT_BYTES = 64 * 1024**2
-LOG_WIDTH = 120
 
 
 def report(
@@ -67,12 +66,12 @@ def report(
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return
-    console = _console()
-    console.print(_table([found]))
-    console.print(SENTENCES[found.verdict], markup=False)
+    terminal = console()
+    terminal.print(_table([found]))
+    terminal.print(SENTENCES[found.verdict], markup=False)
     told = "Nothing was sent to anybody" if share is None else f"Signed report: {share}"
     where = "; --share FILE writes it, signed, for the others" if share is None else ""
-    console.print(f"{told}{where}.", markup=False, soft_wrap=True)
+    terminal.print(f"{told}{where}.", markup=False, soft_wrap=True)
 
 
 def _together(
@@ -100,11 +99,11 @@ def _together(
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return
-    console = _console()
-    console.print(_table(found.shares))
-    console.print(_sentence(found), markup=False)
+    terminal = console()
+    terminal.print(_table(found.shares))
+    terminal.print(_sentence(found), markup=False)
     for path in written:
-        console.print(f"Written: {path}", markup=False, soft_wrap=True)
+        terminal.print(f"Written: {path}", markup=False, soft_wrap=True)
 
 
 def _unsigned(path: Path) -> list[Share]:
@@ -125,11 +124,6 @@ def _unsigned(path: Path) -> list[Share]:
             f"report {path} is no report.json and no shared report: {first}; make it anew with "
             f"this version"
         ) from error
-
-
-def _console() -> Console:
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 
 
 def _table(shares: list[Share]) -> Table:
