@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FloatRect, sync_playwright
 from tests.made import experiment
+from typer.testing import CliRunner
 
 from dflmoe.bench.experiment import load
 from dflmoe.bench.page import write as write_bench
 from dflmoe.bench.runner import plan, run_all
 from dflmoe.bench.summary import summarise
+from dflmoe.cli.main import app
 from dflmoe.data.tables import embedded_study
 from dflmoe.pilot.plan import Options
 from dflmoe.pilot.run import run
@@ -20,6 +22,7 @@ from dflmoe.report.render import write
 
 pytestmark = pytest.mark.e2e
 
+RECORDS = Path(__file__).parents[2] / "docs" / "bench"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 
@@ -41,6 +44,18 @@ def bench_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = plan(chosen, quick=False)
     records = list(run_all(settings, folder, root=None, jobs=1))
     return write_bench(summarise(chosen, settings, records), folder)
+
+
+@pytest.fixture(scope="module")
+def paper_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paper")
+    shutil.copytree(RECORDS / "paper_eight", folder / "records" / "paper_eight")
+    for name in ("busi", "brain_tumor_mri"):
+        (folder / "sets" / name).mkdir(parents=True)
+    asked = ["--full", "--no-play", "--data", f"{folder}/sets", "--out", f"{folder}/records"]
+    done = CliRunner().invoke(app, ["bench", "paper", *asked])
+    assert done.exit_code == 0, done.output
+    return folder / "records" / "paper.html"
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ def seen(file: Path, width: int) -> Seen:
     [
         pytest.param("page_file", 4, 5, id="report"),
         pytest.param("bench_file", 2, 3, id="bench"),
+        pytest.param("paper_file", 1, 11, id="paper"),
     ],
 )
 def test_a_page_opens_offline_without_errors_or_requests(

@@ -1,5 +1,6 @@
 """The bench: it resumes, it never mixes settings, and a run that fails stops nothing else."""
 
+import json
 import os
 import re
 import signal
@@ -10,15 +11,18 @@ from pathlib import Path
 
 import pytest
 from tests.made import experiment, planned
+from typer.testing import CliRunner
 
 from dflmoe.bench.experiment import RunSetting, load, shipped
 from dflmoe.bench.methods import names, title
 from dflmoe.bench.page import write_docs
+from dflmoe.bench.paper import published
 from dflmoe.bench.record import RunRecord, SiteScore, path_of, stored
 from dflmoe.bench.runner import pending, plan, run_all
 from dflmoe.bench.safety import part_by_part, safety
 from dflmoe.bench.summary import summarise
-from dflmoe.errors import ExperimentError
+from dflmoe.cli.main import app
+from dflmoe.errors import DataFileError, ExperimentError
 
 ROOT = Path(__file__).parents[2]
 
@@ -238,11 +242,32 @@ def test_a_method_that_averages_weights_refuses_different_networks(tmp_path: Pat
 
 
 def test_what_came_later_leaves_older_results_their_settings() -> None:
-    chosen = load("homogeneous")
-    settings = plan(chosen, quick=False)
     folder = ROOT / "docs" / "bench"
-    records = list((folder / "homogeneous").glob("*.json"))
-    assert len(settings) - len(pending(settings, folder)) == len(records) >= 300
+    for name in ("homogeneous", *published().experiments):
+        settings = plan(load(name), quick=False)
+        records = list((folder / name).glob("*.json"))
+        assert len(settings) - len(pending(settings, folder)) == len(records) > 0
+
+
+def test_the_paper_s_tables_are_planned_for_what_is_at_hand(tmp_path: Path) -> None:
+    asked = ["bench", "paper", "--full", "--no-play", "--out", str(tmp_path / "out")]
+    nothing = CliRunner().invoke(app, [*asked, "--data", str(tmp_path / "none")])
+    assert isinstance(nothing.exception, DataFileError)
+    assert "none that stands in; name a folder" in str(nothing.exception)
+
+    (tmp_path / "sets" / "apnea_hr").mkdir(parents=True)
+    asked += ["--data", str(tmp_path / "sets")]
+    done = CliRunner().invoke(app, [*asked, "--markdown", str(tmp_path / "docs" / "paper.md")])
+    assert done.exit_code == 0
+    assert "Left out" in done.output
+    assert "breast" in done.output
+    told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert told["planned"] > 0
+    assert told["played"] == 0
+    assert {page.name for page in (tmp_path / "docs").glob("*.md")} == {
+        "paper.md",
+        *(f"{name}.md" for name in published().experiments),
+    }
 
 
 def test_heads_of_a_charter_are_lent_by_sites_of_different_networks(tmp_path: Path) -> None:
