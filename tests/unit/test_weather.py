@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from dflmoe.simulation.faults import (
     LinkFault,
     Spell,
     Weather,
+    churn,
     lied,
     misled,
 )
@@ -259,6 +261,44 @@ def test_a_server_waits_for_nothing_that_is_late() -> None:
     assert heard(played, "ann") == [set(NAMES), {"ann", "cyd", "dan"}, {"ann", "bob", "cyd"}]
     assert heard(played, "bob")[1] == set()
     assert heard(played, "dan")[2] == set()
+
+
+# Sites that come and go.
+
+
+@law
+@given(share=st.floats(0.01, 0.5), count=st.integers(2, 12), seed=st.integers(0, 999))
+def test_in_every_round_a_share_of_the_sites_is_away_and_back_in_the_next(
+    share: float, count: int, seed: int
+) -> None:
+    sites = [f"site {k}" for k in range(count)]
+    spells = churn(sites, 9, share, seed)
+    away = [{spell.site for spell in spells if spell.first == number} for number in range(1, 10)]
+    assert all(spell.first == spell.last for spell in spells)
+    assert {len(some) for some in away} == {max(1, min(round(share * count), count // 2))}
+    assert all(not before & after for before, after in pairwise(away))
+    assert spells == churn(sites, 9, share, seed)
+
+
+def test_seeds_draw_other_sites_and_in_time_all_of_them() -> None:
+    one, other = (churn(NAMES, 20, 0.25, seed) for seed in (0, 1))
+    assert one != other
+    assert {spell.site for spell in one} == set(NAMES)
+
+
+def test_a_site_that_is_away_is_heard_by_nobody_and_hears_nobody_in_that_round_alone() -> None:
+    spells = churn(NAMES, 5, 0.25, 0)
+    played = rolled(Weather(spells=spells), rounds=5)
+    for name in NAMES:
+        for found, spell in zip(heard(played, name), spells, strict=True):
+            assert found == (set() if name == spell.site else set(NAMES) - {name, spell.site})
+
+
+def test_a_site_that_rejoins_is_held_by_its_peers_until_its_head_is_too_old() -> None:
+    played = federation("dflmoe", Weather(spells=[Spell("bob", "refuse", 2, 3)]), rounds=4)
+    held = ["bob" in outcome.share for outcome in played.outcomes["ann"]]
+    assert held == [True, True, False, True]
+    assert [len(outcome.share) for outcome in played.outcomes["bob"]] == [4, 4, 1, 4]
 
 
 # Bytes.

@@ -170,13 +170,23 @@ class Condition(Section):
 
     later = frozenset(
         {
-            "hostile", "anchors", "anchors_from", "tasks", "public_body", "epsilon", "as_published",
+            "hostile",
+            "anchors",
+            "anchors_from",
+            "tasks",
+            "public_body",
+            "epsilon",
+            "churn",
+            "rejoin",
+            "as_published",
         }
-    )  # fmt: skip
+    )
 
     name: str = ""
     lost: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of messages that never arrive
     gone: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of sites that leave half-way
+    churn: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # away in each round, back in the next
+    rejoin: Annotated[float, Field(ge=0, lt=1)] = 0.0  # away in the middle third of the rounds
     train_rows: PositiveInt | None = None
     sites: PositiveInt | None = None
     lends: Literal["head", "block", "model"] | None = None  # how much of the network travels

@@ -29,7 +29,7 @@ from dflmoe.privacy.lending import Lending, Private
 from dflmoe.privacy.membership import Leak
 from dflmoe.privacy.noise import Budget as Epsilon
 from dflmoe.privacy.noise import Noise
-from dflmoe.simulation.faults import Fault, Weather
+from dflmoe.simulation.faults import Fault, Spell, Weather, churn
 from dflmoe.simulation.federation import Played, play
 from dflmoe.simulation.machine import Machine
 from dflmoe.types import SiteId, generator
@@ -282,14 +282,14 @@ def _paced(dials: Dials, budget: Budget, *, once: bool) -> Dials:
     )
 
 
-def _leaving(setting: RunSetting, sites: Federation) -> list[SiteId]:
-    """Return the sites that leave half-way: the last ones, the same for every method."""
+def _last(share: float, sites: Federation) -> list[SiteId]:
+    """Return the sites that leave: a share of them, the last ones, the same for every method."""
     names = list(sites.data)
-    return names[len(names) - round(setting.condition.gone * len(names)) :]
+    return names[len(names) - round(share * len(names)) :]
 
 
 def _stays(name: SiteId, setting: RunSetting, sites: Federation) -> bool:
-    return name not in _leaving(setting, sites) and name not in _hostile(setting, sites)
+    return name not in _last(setting.condition.gone, sites) and name not in _hostile(setting, sites)
 
 
 def _hostile(setting: RunSetting, sites: Federation) -> dict[SiteId, Fault]:
@@ -299,8 +299,15 @@ def _hostile(setting: RunSetting, sites: Federation) -> dict[SiteId, Fault]:
 
 
 def _weather(setting: RunSetting, sites: Federation, rounds: int) -> Weather:
-    gone = dict.fromkeys(_leaving(setting, sites), rounds // 2 + 1)
-    return Weather(setting.condition.lost, gone, setting.seed)
+    condition = setting.condition
+    gone = dict.fromkeys(_last(condition.gone, sites), rounds // 2 + 1)
+    spells = [
+        Spell(site, "refuse", rounds // 3 + 1, 2 * rounds // 3)
+        for site in _last(condition.rejoin, sites)
+    ]
+    if condition.churn:
+        spells += churn(list(sites.data), rounds, condition.churn, setting.seed)
+    return Weather(condition.lost, gone, setting.seed, spells)
 
 
 def _scored(

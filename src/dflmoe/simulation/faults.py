@@ -1,5 +1,6 @@
 """What can go wrong with a peer or a link, in words that the simulator and the tests share."""
 
+import random
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -84,6 +85,25 @@ class Spell:
         return self.strikes(number, sender, receiver) and (
             self.fault in DEAD or (self.fault == "half open" and receiver == self.site)
         )
+
+
+def churn(sites: Sequence[SiteId], rounds: int, share: float, seed: int) -> list[Spell]:
+    """Return spells by which some sites are away in each round and back in the next.
+
+    Args:
+        sites: All.
+        rounds: How many.
+        share: Of the sites that are away in a round: one at least, half of them at most.
+        seed: Of the draw.
+    """
+    rng = random.Random(f"{seed}/churn")  # noqa: S311 - no secret
+    count = max(1, min(round(share * len(sites)), len(sites) // 2))
+    away, spells = set[SiteId](), []
+    for number in range(1, rounds + 1):
+        there = [site for site in sites if site not in away]
+        away = set(rng.sample(there, min(count, len(there))))
+        spells += [Spell(site, "refuse", number, number) for site in sorted(away)]
+    return spells
 
 
 @dataclass(frozen=True)
