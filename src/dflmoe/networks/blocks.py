@@ -5,7 +5,9 @@ Norms are GroupNorms: BatchNorm's running statistics would describe a site's pat
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ SMALLEST_SPREAD = 0.03
 """Added to a series' spread, so that a flat one stays flat."""
 
 _CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+
+Option = Literal["B", "C"]
+"""Whether a residual block projects its input only where shapes differ (B) or always (C)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class ConvBlock(nn.Sequential):
     """Convolution, GroupNorm, ReLU: the size stays, or shrinks by the stride.
 
     Without the norm the convolution has a bias: where small differences of brightness are what is
-    to be learnt, a norm takes them away (Lim et al., EDSR, 2017, section 3.1).
+    to be learnt, a norm takes them away (Lim et al., EDSR, 2017, section 3.1). Of another kind, it
+    may be drawn otherwise.
     """
 
     def __init__(
@@ -70,8 +76,9 @@ class ConvBlock(nn.Sequential):
         dims: int = 2,
         active: bool = True,
         norm: bool = True,
+        kind: type[nn.Conv2d] | None = None,
     ) -> None:
-        conv = _CONV[dims](
+        conv = (kind or _CONV[dims])(
             inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=not norm
         )
         layers = OrderedDict[str, nn.Module](conv=conv)
@@ -82,20 +89,36 @@ class ConvBlock(nn.Sequential):
         super().__init__(layers)
 
 
+def shortcut(
+    inputs: int, outputs: int, option: Option, *, stride: int = 1, dims: int = 2
+) -> nn.Module:
+    """Return what brings a block's input to the shape of its features."""
+    if option == "B" and stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return ConvBlock(inputs, outputs, 1, stride=stride, dims=dims, active=False)
+
+
 class Residual(nn.Module):
-    """A basic residual block with a projection: three layers of weights.
+    """A basic residual block: two layers of weights, and a third where it projects its input.
 
     References:
-        He et al., Deep Residual Learning for Image Recognition, 2016, figure 2 and option C.
+        He et al., Deep Residual Learning for Image Recognition, 2016, figure 2, options B and C.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, dims: int = 2
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        dims: int = 2,
+        option: Option = "C",
     ) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, kernel, stride=stride, dims=dims)
         self.second = ConvBlock(outputs, outputs, kernel, dims=dims, active=False)
-        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, dims=dims, active=False)
+        self.shortcut = shortcut(inputs, outputs, option, stride=stride, dims=dims)
 
     def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row feature ..."]:
         """Return what the two convolutions add to the projected input."""
@@ -112,7 +135,7 @@ class Inverted(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, expand: int = 2) -> None:
         super().__init__()
         wide = expand * inputs
-        self.widen = ConvBlock(inputs, wide, 1)
+        self.widen = ConvBlock(inputs, wide, 1) if expand > 1 else nn.Identity()
         self.depthwise = ConvBlock(wide, wide, stride=stride, groups=wide)
         self.narrow = ConvBlock(wide, outputs, 1, active=False)
         self.skips = stride == 1 and inputs == outputs
@@ -126,18 +149,36 @@ class Inverted(nn.Module):
 
 
 class Aggregated(nn.Module):
-    """A residual block whose middle convolution is of many groups.
+    """A residual block whose middle convolution is of many groups; of one, it is a bottleneck.
+
+    Args:
+        inputs: Channels that go in.
+        outputs: Features that come out.
+        stride: Of the middle convolution.
+        groups: Of the middle convolution, at most.
+        narrower: How many times fewer features the middle convolution has.
+        option: When the input is projected.
 
     References:
         Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2017, figure 3c.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 4) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        groups: int = 4,
+        narrower: int = 1,
+        option: Option = "C",
+    ) -> None:
         super().__init__()
-        self.narrow = ConvBlock(inputs, outputs, 1)
-        self.grouped = ConvBlock(outputs, outputs, stride=stride, groups=math.gcd(groups, outputs))
-        self.widen = ConvBlock(outputs, outputs, 1, active=False)
-        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, active=False)
+        few = outputs // narrower
+        self.narrow = ConvBlock(inputs, few, 1)
+        self.grouped = ConvBlock(few, few, stride=stride, groups=math.gcd(groups, few))
+        self.widen = ConvBlock(few, outputs, 1, active=False)
+        self.shortcut = shortcut(inputs, outputs, option, stride=stride)
 
     def forward(
         self, x: Float[Tensor, "row channel height width"]
@@ -153,12 +194,20 @@ class Weighed(nn.Module):
         Hu et al., Squeeze-and-Excitation Networks, 2018, figure 3.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, squeeze: int = 4) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        squeeze: int = 4,
+        option: Option = "C",
+    ) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, stride=stride)
         self.second = ConvBlock(outputs, outputs, active=False)
         self.excite = Excite(outputs, squeeze)
-        self.shortcut = ConvBlock(inputs, outputs, 1, stride=stride, active=False)
+        self.shortcut = shortcut(inputs, outputs, option, stride=stride)
 
     def forward(
         self, x: Float[Tensor, "row channel height width"]
@@ -193,16 +242,31 @@ class Excite(nn.Module):
 class Fire(nn.Module):
     """Few features, from which many are made by convolutions of two sizes.
 
+    Args:
+        inputs: Channels that go in.
+        outputs: Features that come out.
+        stride: Of the first convolution.
+        squeeze: How many times fewer the few are.
+        block: Makes each convolution.
+
     References:
         Iandola et al., SqueezeNet, 2016, figure 1.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        squeeze: int = 4,
+        block: Callable[..., nn.Module] = ConvBlock,
+    ) -> None:
         super().__init__()
-        few, half = max(1, outputs // 4), outputs // 2
-        self.squeeze = ConvBlock(inputs, few, 1, stride=stride)
-        self.narrow = ConvBlock(few, half, 1)
-        self.wide = ConvBlock(few, outputs - half)
+        few, half = max(1, outputs // squeeze), outputs // 2
+        self.squeeze = block(inputs, few, 1, stride=stride)
+        self.narrow = block(few, half, 1)
+        self.wide = block(few, outputs - half)
 
     def forward(
         self, x: Float[Tensor, "row channel height width"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from dflmoe.core.site import Network
 from dflmoe.errors import NetworkError
-from dflmoe.networks import classifiers, medical, pictures
+from dflmoe.networks import classifiers, medical, pictures, published
 from dflmoe.networks.blocks import Wanted, chain
 from dflmoe.networks.recipe import recipe
 from dflmoe.networks.split import (
@@ -44,6 +44,7 @@ class Entry:
         at: First layer of its light head.
         deep: First layer of the deeper head: the last block and what follows.
         width: Channels of its first block where nothing else is asked for; 0 if it has none.
+        published: It is as deep and wide as its paper's, and so meant for a GPU.
     """
 
     kind: Kind
@@ -51,6 +52,10 @@ class Entry:
     at: str
     deep: str
     width: int
+    published: bool = False
+
+
+_published = partial(Entry, published=True)
 
 
 def _plain_layers(wanted: Wanted) -> nn.Module:
@@ -81,12 +86,29 @@ CATALOGUE: dict[str, Entry] = {
     "srresnet": Entry("super-resolution", pictures.srresnet, "head", "refine", 8),
     "rcan": Entry("super-resolution", pictures.rcan, "head", "refine", 8),
     "espcn": Entry("super-resolution", pictures.espcn, "head", "refine", 8),
+    "resnet18": _published("image", published.resnet18, "classifier", "block8", 64),
+    "resnet50": _published("image", published.resnet50, "classifier", "block16", 64),
+    "resnext50_32x4d": _published("image", published.resnext50, "classifier", "block16", 64),
+    "seresnet18": _published("image", published.seresnet18, "classifier", "block8", 64),
+    "densenet121": _published("image", medical.densenet121, "classifier", "block4", 32),
+    "mobilenet_v2": _published("image", published.mobilenet_v2, "classifier", "block17", 32),
+    "shufflenet_v2_x1_0": _published("image", published.shufflenet, "classifier", "block16", 24),
+    "squeezenet1_1": _published("image", published.squeezenet, "classifier", "block8", 64),
+    "vgg11": _published("image", published.vgg11, "classifier", "block7", 64),
+    "resnet1d64": _published("series", published.resnet1d, "classifier", "block3", 64),
+    "unet64": _published("segmentation", published.unet, "head", "refine", 64),
+    "edsr_baseline": _published("super-resolution", published.edsr, "head", "refine", 64),
+    "rcan_full": _published("super-resolution", published.rcan, "head", "refine", 64),
 }
 
 
-def names(kind: Kind | None = None) -> list[str]:
-    """Return the networks of the catalogue, or those of one kind."""
-    return [name for name, entry in CATALOGUE.items() if kind in {None, entry.kind}]
+def names(kind: Kind | None = None, *, published: bool | None = None) -> list[str]:
+    """Return the networks of the catalogue, or those of one kind, or of published widths or not."""
+    return [
+        name
+        for name, entry in CATALOGUE.items()
+        if kind in {None, entry.kind} and published in {None, entry.published}
+    ]
 
 
 def splits(name: str) -> tuple[str, str]:

@@ -22,27 +22,66 @@ def densenet(wanted: Wanted) -> nn.Sequential:
     Raises:
         MissingExtraError: MONAI is not installed.
     """
-    width = wanted.width
-    built = _monai("DenseNet")(
-        spatial_dims=2,
-        in_channels=wanted.channels,
-        out_channels=wanted.outputs,
-        init_features=2 * width,
-        growth_rate=width,
-        block_config=(2, 2),
-        bn_size=2,
-        act=("relu", {"inplace": False}),
-        norm=("group", {"num_groups": norm_groups(width)}),
-    )
-    part = dict(built.get_submodule("features").named_children())
+    part = _dense(wanted, (2, 2), bottleneck=2)
     return chain(
-        stem=chain(conv=part["conv0"], norm=part["norm0"], relu=part["relu0"], pool=part["pool0"]),
+        stem=_stem(part),
         block1=part["denseblock1"],
         transition=part["transition1"],
         block2=chain(dense=part["denseblock2"], norm=part["norm5"], relu=nn.ReLU()),
         pool=MeanPool(),
-        classifier=Unopinionated(4 * width, wanted.outputs),
+        classifier=Unopinionated(4 * wanted.width, wanted.outputs),
     )
+
+
+def densenet121(wanted: Wanted) -> nn.Sequential:
+    """Return MONAI's DenseNet-121, of any size of picture; each later block shrinks it first.
+
+    References:
+        Huang et al., Densely Connected Convolutional Networks, 2017, table 1.
+
+    Raises:
+        MissingExtraError: MONAI is not installed.
+    """
+    part = _dense(wanted, (6, 12, 24, 16), bottleneck=4)
+    blocks = {"block1": part["denseblock1"]}
+    for k in (2, 3, 4):
+        shrink = part[f"transition{k - 1}"]
+        shrink.get_submodule("pool").ceil_mode = True  # type: ignore[assignment]  # no tensor
+        blocks[f"block{k}"] = chain(shrink=shrink, dense=part[f"denseblock{k}"])
+    return chain(
+        stem=_stem(part),
+        **blocks,
+        norm=part["norm5"],
+        relu=nn.ReLU(),
+        pool=MeanPool(),
+        classifier=Unopinionated(32 * wanted.width, wanted.outputs),
+    )
+
+
+def _dense(wanted: Wanted, blocks: tuple[int, ...], *, bottleneck: int) -> dict[str, nn.Module]:
+    """Return the parts of a DenseNet that grows by its width from layer to layer.
+
+    Args:
+        wanted: What the network is asked to be.
+        blocks: Layers of each dense block.
+        bottleneck: How many times the width a layer's first convolution makes.
+    """
+    built = _monai("DenseNet")(
+        spatial_dims=2,
+        in_channels=wanted.channels,
+        out_channels=wanted.outputs,
+        init_features=2 * wanted.width,
+        growth_rate=wanted.width,
+        block_config=blocks,
+        bn_size=bottleneck,
+        act=("relu", {"inplace": False}),
+        norm=("group", {"num_groups": norm_groups(wanted.width)}),
+    )
+    return dict(built.get_submodule("features").named_children())
+
+
+def _stem(part: dict[str, nn.Module]) -> nn.Sequential:
+    return chain(conv=part["conv0"], norm=part["norm0"], relu=part["relu0"], pool=part["pool0"])
 
 
 def segresnet(wanted: Wanted) -> nn.Sequential:

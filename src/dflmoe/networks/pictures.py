@@ -63,11 +63,11 @@ class PlainResidual(nn.Module):
         2018, figure 4, for the weighed one.
     """
 
-    def __init__(self, width: int, *, weighed: bool = False) -> None:
+    def __init__(self, width: int, *, weighed: bool = False, squeeze: int = 4) -> None:
         super().__init__()
         self.first = ConvBlock(width, width, norm=False)
         self.second = ConvBlock(width, width, active=False, norm=False)
-        self.excite = Excite(width) if weighed else nn.Identity()
+        self.excite = Excite(width, squeeze) if weighed else nn.Identity()
 
     def forward(
         self, x: Float[Tensor, "row feature height width"]
@@ -110,29 +110,23 @@ class LinkNet(nn.Module):
 
 
 class SubPixel(nn.Module):
-    """Features from the small image, unfolded to the large one, and the bicubic image itself.
+    """Features from the small image, as large as the large one, and the bicubic image itself.
 
-    References:
-        Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
-        Convolutional Neural Network, 2016.
+    Args:
+        layers: From the small image's contrast to the features.
+        scale: How many times larger they are.
     """
 
-    def __init__(self, channels: int, features: int, scale: int) -> None:
+    def __init__(self, layers: nn.Module, scale: int) -> None:
         super().__init__()
-        self.scale = scale
         self.bicubic = Bicubic(scale)
-        self.layers = nn.Sequential(
-            ConvBlock(channels, 2 * features, 5, norm=False),
-            ConvBlock(2 * features, 2 * features, norm=False),
-            nn.Conv2d(2 * features, features * scale**2, 3, padding=1),
-        )
+        self.layers = layers
 
     def forward(
         self, x: Float[Tensor, "row channel height width"]
     ) -> Float[Tensor, "row feature scaled_height scaled_width"]:
         """Return learned features, followed by the enlarged image."""
-        learned = F.pixel_shuffle(self.layers(contrast(x)), self.scale)
-        return torch.cat([learned, self.bicubic(x)], dim=1)
+        return torch.cat([self.layers(contrast(x)), self.bicubic(x)], dim=1)
 
 
 def _at_half(wanted: Wanted, trunk: Callable[[int, int, int], nn.Module]) -> nn.Sequential:
@@ -185,7 +179,7 @@ def _on_bicubic(wanted: Wanted, *, weighed: bool) -> nn.Sequential:
     return chain(
         bicubic=Bicubic(wanted.scale),
         trunk=Carry(HalfResolution(inner), channels),
-        **_correction(wanted),
+        **correction(wanted),
     )
 
 
@@ -193,12 +187,23 @@ def espcn(wanted: Wanted) -> nn.Sequential:
     """Return a network that works on the small image; its body's weights depend on the scale.
 
     Features and heads are shaped as those of :func:`srresnet`.
+
+    References:
+        Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+        Convolutional Neural Network, 2016.
     """
-    trunk = SubPixel(wanted.channels, wanted.width, wanted.scale)
-    return chain(trunk=trunk, **_correction(wanted))
+    width, scale = wanted.width, wanted.scale
+    layers = nn.Sequential(
+        ConvBlock(wanted.channels, 2 * width, 5, norm=False),
+        ConvBlock(2 * width, 2 * width, norm=False),
+        nn.Conv2d(2 * width, width * scale**2, 3, padding=1),
+        nn.PixelShuffle(scale),
+    )
+    return chain(trunk=SubPixel(layers, scale), **correction(wanted))
 
 
-def _correction(wanted: Wanted) -> dict[str, nn.Module]:
+def correction(wanted: Wanted) -> dict[str, nn.Module]:
+    """Return the last layers of every enlarger: the last block, and what is added to a picture."""
     features = wanted.width + wanted.channels
     return {
         "refine": Carry(ConvBlock(features, wanted.width, norm=False), wanted.channels),
