@@ -42,6 +42,7 @@ from dflmoe.simulation.federation import play
 from dflmoe.types import SiteId, generator
 
 TOP_K = "top-k"
+ARRANGEMENTS = ("everybody", TOP_K, "clusters", "hubs", "ring")
 Hears = Mapping[SiteId, Sequence[SiteId]] | int | None
 
 
@@ -117,18 +118,21 @@ def settings(chosen: argparse.Namespace) -> list[RunSetting]:
             quick=False,
             version="",
         )
-        for seed in range(chosen.seeds)
+        for seed in range(chosen.first, chosen.first + chosen.seeds)
     ]
 
 
-def played(setting: RunSetting, rounds: int, root: Path | None) -> dict[str, Found]:
-    """Return what came of every arrangement, and of each site alone.
+def played(
+    setting: RunSetting, rounds: int, root: Path | None, only: Sequence[str]
+) -> dict[str, Found]:
+    """Return what came of some arrangements, and of each site alone.
 
     Args:
         setting: Task, method and seed.
         rounds: In which heads are lent, with as many steps in all; a method that averages first has
             its own.
         root: Folder of data sets.
+        only: The arrangements to play; all if empty.
     """
     sites, seed, learning = federation(setting, root), setting.seed, setting.task.learning
     ours, training = OURS_BY_NAME[setting.method], learning.training
@@ -148,6 +152,8 @@ def played(setting: RunSetting, rounds: int, root: Path | None) -> dict[str, Fou
         for site, network in sites.shared.items()
     }
     for name, hears in arrangements(sites, seed).items():
+        if name not in (only or (name,)):
+            continue
         came = play(lending, data, rounds=rounds, seed=seed, purpose="bench", hears=hears)
         served = {site: outcomes[-1].served for site, outcomes in came.outcomes.items()}
         found[name] = measured(sites, served, sum(came.sent_bytes.values()))
@@ -189,11 +195,14 @@ def main() -> None:
     parser.add_argument("--method", default="best", choices=["best", "once", "rounds"])
     parser.add_argument("--rounds", type=int, default=5, help="in which heads are lent")
     parser.add_argument("--seeds", type=int, default=5, help="two at least")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--only", nargs="*", default=[], choices=ARRANGEMENTS, help="and top-k")
     parser.add_argument("--data", type=Path, default=os.environ.get("DFLMOE_DATA"))
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    runs = [played(setting, chosen.rounds, chosen.data) for setting in settings(chosen)]
+    only = [*chosen.only, TOP_K] if chosen.only else []
+    runs = [played(setting, chosen.rounds, chosen.data, only) for setting in settings(chosen)]
     gains = {
         name: difference([100 * (run[name].score - run[TOP_K].score) for run in runs])
         for name in runs[0]
@@ -217,7 +226,8 @@ def main() -> None:
         asked = {**vars(chosen), "data": str(chosen.data)}
         sys.stdout.write(json.dumps({**asked, "found": found}, indent=1) + "\n")
         return
-    what = f"{chosen.task}, {chosen.sites} sites, {chosen.method}, {chosen.seeds} seeds"
+    seeds = f"{chosen.seeds} seeds from {chosen.first}"
+    what = f"{chosen.task}, {chosen.sites} sites, {chosen.method}, {seeds}"
     table = Table(title=what, title_justify="left")
     for column in ("who is heard", "score", "minus top-k", "log-loss", "minus top-k", "kB a site"):
         table.add_column(column, justify="right" if table.columns else "left")
