@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dflmoe.core.gate import gate_log_weights, gate_pull, gate_scores, uniform_gate
+from dflmoe.core.gate import GateKind, gate_log_weights, gate_pull, gate_scores, uniform_gate
 
 EXPERTS = ["own", "a", "b"]
 
@@ -40,6 +40,19 @@ def test_a_linear_gate_prefers_the_expert_its_features_point_to() -> None:
     gate["slope/b"] = torch.tensor([[3.0]])
     scores = gate_scores(gate, EXPERTS, torch.tensor([[[1.0], [-1.0]]]), torch.zeros(1, 2, 3, 2))
     torch.testing.assert_close(scores[0], torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0]]))
+
+
+@pytest.mark.parametrize("kind", ["attention", "linear"])
+def test_where_heads_enlarge_a_place_speaks_for_all_that_come_of_it(
+    kind: GateKind, rng: torch.Generator
+) -> None:
+    gate = uniform_gate(kind, ["own", "peer"], 2, 3, 4)
+    gate = {name: torch.randn(p.shape, generator=rng) for name, p in gate.items()}
+    coarse = torch.randn(2, 5, 3, 2, 2, generator=rng)
+    tokens = torch.randn(2, 5, 2, 4, 4, 4, generator=rng)
+    fine = coarse.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+    scores = [gate_scores(gate, ["own", "peer"], some, tokens) for some in (coarse, fine)]
+    torch.testing.assert_close(*scores)
 
 
 def test_an_unavailable_expert_weighs_nothing() -> None:

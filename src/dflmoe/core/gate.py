@@ -56,9 +56,11 @@ def gate_scores(
     Args:
         gate: Parameters as ``uniform_gate`` makes them; their names tell the kind.
         experts: Names in the order of the tokens.
-        features: The rows' own features, or those of every place.
+        features: The rows' own features, or those of every place; where heads enlarge, a place of
+            the features stands for several of the tokens.
         tokens: The experts' logits.
     """
+    features = _at_places_of(tokens, features)
     if "query" in gate:
         query = torch.einsum("mcf,mnf...->mnc...", gate["query"], features)
         match: Tensor = torch.einsum("mnc...,mnec...->mne...", query, tokens)
@@ -71,6 +73,15 @@ def gate_scores(
         linear: Tensor = torch.einsum("mef,mnf...->mne...", slopes, features)
         scores = scores[(...,) + (None,) * (features.dim() - 3)] + linear
     return scores
+
+
+def _at_places_of(tokens: Tensor, features: Tensor) -> Tensor:
+    """Return features at the places of the tokens."""
+    places = tokens.shape[4:]
+    if not places or features.shape[3:] in (places, ()):
+        return features
+    enlarged: Tensor = F.interpolate(features.flatten(0, 1), size=places)
+    return enlarged.unflatten(0, features.shape[:2])
 
 
 def gate_log_weights(
