@@ -80,8 +80,8 @@ def _at_places_of(tokens: Tensor, features: Tensor) -> Tensor:
     places = tokens.shape[4:]
     if not places or features.shape[3:] in (places, ()):
         return features
-    enlarged: Tensor = F.interpolate(features.flatten(0, 1), size=places)
-    return enlarged.unflatten(0, features.shape[:2])
+    enlarged = F.interpolate(features.flatten(0, 1), size=places)
+    return enlarged.view(*features.shape[:3], *places)
 
 
 def gate_log_weights(
