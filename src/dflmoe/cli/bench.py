@@ -143,25 +143,19 @@ def paper(
     Example: dflmoe bench paper --quick
     """
     root, console = _root(data), Console(stderr=True, highlight=False)
-    summaries: dict[str, Summary] = {}
+    experiments = [load(name) for name in published().experiments]
+    settings: dict[str, list[RunSetting]] = {}
     left_out: dict[str, None] = {}
-    stopped = False
-    for name in published().experiments:
-        chosen = load(name)
-        named = _tasks_of(chosen, quick=quick)
-        tasks = [task for task in named if _is_there(chosen, task, root)]
+    for one in experiments:
+        named = (one.quick_tasks if quick else ()) or one.tasks
+        tasks = [task for task in named if is_at_hand(one.task(task).at_hand(root).set, root)]
         left_out.update(dict.fromkeys(task for task in named if task not in tasks))
-        settings = (
-            _settings(chosen, quick=quick, tasks=tasks, methods="", seeds=seeds, root=root)
-            if tasks
-            else []
-        )
-        if settings and play and not stopped:
-            console.print(chosen.title, style="bold")
-            stopped = _played(settings, root=root, jobs=jobs, device=device, out=out)
-        summaries[name] = summarise(chosen, settings, _records(settings, out))
-        write(summaries[name], out)
-    if not any(summary.planned for summary in summaries.values()):
+        settings[one.name] = []
+        if tasks:
+            settings[one.name] = _settings(
+                one, quick=quick, tasks=tasks, methods="", seeds=seeds, root=root
+            )
+    if not any(settings.values()):
         raise DataFileError(
             f"no set of the paper's tables is at hand, and none that stands in; name a folder of "
             f"data sets by --data or {DATA}"
@@ -172,6 +166,15 @@ def paper(
             f"{', '.join(left_out)}.",
             markup=False,
         )
+    stopped = False
+    summaries: dict[str, Summary] = {}
+    for one in experiments:
+        if settings[one.name] and play and not stopped:
+            console.print(one.title, style="bold")
+            stopped = _played(settings[one.name], root=root, jobs=jobs, device=device, out=out)
+        records = _records(settings[one.name], out)
+        summaries[one.name] = summarise(one, settings[one.name], records)
+        write(summaries[one.name], out)
     found = beside(summaries)
     written = write_paper(found, out)
     if markdown is not None:
@@ -182,15 +185,6 @@ def paper(
     show_paper(found, written, as_json=as_json)
     if stopped:
         raise typer.Exit(INTERRUPTED)
-
-
-def _tasks_of(experiment: Experiment, *, quick: bool) -> tuple[str, ...]:
-    return (experiment.quick_tasks if quick else ()) or experiment.tasks
-
-
-def _is_there(experiment: Experiment, task: str, root: Path | None) -> bool:
-    """Return whether the set of a task, or the one that stands in for it, is at hand."""
-    return is_at_hand(experiment.task(task).at_hand(root).set, root)
 
 
 def _command(what: str, *, quick: bool) -> str:
