@@ -103,7 +103,7 @@ def seen(file: Path, width: int) -> Seen:
     [
         pytest.param("page_file", 4, 5, id="report"),
         pytest.param("bench_file", 2, 3, id="bench"),
-        pytest.param("paper_file", 1, 11, id="paper"),
+        pytest.param("paper_file", 1, 10, id="paper"),
     ],
 )
 def test_a_page_opens_offline_without_errors_or_requests(
