@@ -1,7 +1,10 @@
 """Render an experiment: one HTML page that opens offline, its JSON, and Markdown for the docs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from dflmoe.bench.paper import PaperSummary
 from dflmoe.bench.summary import Figure, Summary, unit_name
@@ -61,10 +64,7 @@ def write(summary: Summary, folder: Path) -> Path:
         OutputError: The folder cannot be written.
         MissingExtraError: The extra ``bench`` is not installed.
     """
-    page = folder / f"{summary.name}.html"
-    replace_file(page.with_suffix(".json"), summary.model_dump_json(indent=1) + "\n")
-    replace_file(page, html(summary))
-    return page
+    return _written(folder / f"{summary.name}.html", summary, html(summary))
 
 
 def write_docs(summary: Summary, page: Path, command: str) -> None:
@@ -90,10 +90,8 @@ def write_paper(paper: PaperSummary, folder: Path) -> Path:
         OutputError: The folder cannot be written.
         MissingExtraError: The extra ``bench`` is not installed.
     """
-    page = folder / "paper.html"
-    replace_file(page.with_suffix(".json"), paper.model_dump_json(indent=1) + "\n")
-    replace_file(page, _filled("paper.html", p=paper, pictures=_ranks(paper)))
-    return page
+    text = _filled("paper.html", p=paper, pictures=_ranks(paper))
+    return _written(folder / "paper.html", paper, text)
 
 
 def write_paper_docs(paper: PaperSummary, page: Path, command: str) -> None:
@@ -103,6 +101,13 @@ def write_paper_docs(paper: PaperSummary, page: Path, command: str) -> None:
     """
     pictures = _beside(page, _ranks(paper))
     replace_file(page, _filled("paper.md", p=paper, pictures=pictures, command=command))
+
+
+def _written(page: Path, told: BaseModel, text: str) -> Path:
+    """Write a page and its JSON beside it; return where the page is."""
+    replace_file(page.with_suffix(".json"), told.model_dump_json(indent=1) + "\n")
+    replace_file(page, text)
+    return page
 
 
 def _beside(page: Path, drawings: Mapping[str, str]) -> dict[str, str]:
@@ -116,27 +121,21 @@ def _beside(page: Path, drawings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _figures(summary: Summary) -> dict[str, str]:
-    try:
+    with _extra():
         from dflmoe.bench.figures import figures  # noqa: PLC0415 - extra
-    except ImportError as error:
-        raise _missing(error) from error
     return figures(summary)
 
 
 def _ranks(paper: PaperSummary) -> dict[str, str]:
-    try:
+    with _extra():
         from dflmoe.bench.figures import rank_against_bytes  # noqa: PLC0415 - extra
-    except ImportError as error:
-        raise _missing(error) from error
     return {one.name: rank_against_bytes(one, paper.ours) for one in paper.standings}
 
 
 def _filled(template: str, **values: object) -> str:
     """Return a filled template; pictures are SVG for HTML, and file names for Markdown."""
-    try:
+    with _extra():
         from dflmoe.report.pages import environment  # noqa: PLC0415 - extra
-    except ImportError as error:
-        raise _missing(error) from error
     templates = environment("dflmoe.bench", escape=template.endswith(".html"))
     templates.filters |= {"size": size, "unit_name": unit_name}
     return templates.get_template(template).render(
@@ -144,7 +143,12 @@ def _filled(template: str, **values: object) -> str:
     )
 
 
-def _missing(error: ImportError) -> MissingExtraError:
-    return MissingExtraError(
-        f"the bench's page needs {error.name}; install it with: pip install 'dflmoe[bench]'"
-    )
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say what to install, if an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the bench's page needs {error.name}; install it with: pip install 'dflmoe[bench]'"
+        ) from error

@@ -21,7 +21,7 @@ CHUNK = 1000
 
 
 def near_duplicates(
-    images: NDArray[np.uint8], *, max_bits: int, max_distance: float
+    images: NDArray[np.uint8], *, max_bits: int = MAX_BITS, max_distance: float = MAX_DISTANCE
 ) -> NDArray[np.int64]:
     """Return the group of each image: images joined by chains of near copies share one.
 

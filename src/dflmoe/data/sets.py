@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.duplicates import near_duplicates
 from dflmoe.data.layouts.medmnist import SEVERAL_LABELS
 from dflmoe.data.published import LAYOUTS
 from dflmoe.data.rows import (
@@ -149,7 +149,7 @@ def _images(file: Arrays, side: int | None) -> Rows:
 @functools.cache
 def _copies(path: Path, changed_ns: int) -> NDArray[np.int64]:  # noqa: ARG001 - a new file is read
     images = open_arrays(path.stem, path.parents[1]).images("x", "row height width")
-    group = near_duplicates(images, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+    group = near_duplicates(images)
     group.flags.writeable = False  # it is shared
     return group
 

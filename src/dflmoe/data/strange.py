@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.duplicates import near_duplicates
 from dflmoe.data.findings import across, copies, duplicates, found, many
 from dflmoe.data.hints import contradicted
 from dflmoe.data.looked import Looked
@@ -110,7 +110,7 @@ def _near(
         MissingExtraError: The library for it is not installed.
     """
     pictures = np.stack([looked.measured[k].picture for k in asked])
-    group = near_duplicates(pictures, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+    group = near_duplicates(pictures)
     same = copies([looked.measured[k].key for k in asked])
     unequal = np.unique(np.stack([group, same]), axis=1)[0]
     every = np.full(len(rows.y), -1, dtype=np.int64)

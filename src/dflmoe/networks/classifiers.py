@@ -4,7 +4,7 @@ They shrink the input at once and stay narrow, since thousands of steps must run
 before the classifier, any of them can run the head of any other: a linear layer on pooled features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
@@ -24,6 +24,9 @@ from dflmoe.networks.blocks import (
 )
 from dflmoe.networks.images import small_cnn
 from dflmoe.networks.tables import Unopinionated, mlp
+
+Block = Callable[..., nn.Module]
+"""Makes a block of its inputs, outputs and stride."""
 
 
 def mlp_layers(wanted: Wanted) -> nn.Sequential:
@@ -95,6 +98,27 @@ def vgg(wanted: Wanted) -> nn.Sequential:
     )
 
 
+def of_blocks(
+    wanted: Wanted, stem: nn.Module, sizes: Iterable[tuple[Block, int, int]], last: int = 0
+) -> nn.Sequential:
+    """Return a stem as wide as asked for, and blocks.
+
+    Args:
+        wanted: What the network is asked to be.
+        stem: Its first layers.
+        sizes: What makes each block from its inputs, outputs and stride; its outputs; its stride.
+        last: Features of a 1x1 convolution that follows the blocks, if one does.
+    """
+    inputs, layers = wanted.width, dict[str, nn.Module]()
+    for k, (block, outputs, stride) in enumerate(sizes, 1):
+        layers[f"block{k}"] = block(inputs, outputs, stride=stride)
+        inputs = outputs
+    if last:
+        layers["widen"] = ConvBlock(inputs, last, 1)
+    classifier = Unopinionated(last or inputs, wanted.outputs)
+    return chain(stem=stem, **layers, pool=MeanPool(), classifier=classifier)
+
+
 def _of_blocks(
     wanted: Wanted, block: Callable[..., nn.Module], *sizes: tuple[int, int]
 ) -> nn.Sequential:
@@ -105,17 +129,9 @@ def _of_blocks(
         block: Makes one from its inputs, outputs and stride.
         sizes: Of each block, how many times wider than the stem it is, and its stride.
     """
-    width, inputs = wanted.width, wanted.width
-    blocks: dict[str, nn.Module] = {}
-    for k, (wider, stride) in enumerate(sizes, 1):
-        blocks[f"block{k}"] = block(inputs, wider * width, stride=stride)
-        inputs = wider * width
-    return chain(
-        stem=ConvBlock(wanted.channels, width, stride=2),
-        **blocks,
-        pool=MeanPool(),
-        classifier=Unopinionated(inputs, wanted.outputs),
-    )
+    width = wanted.width
+    stem = ConvBlock(wanted.channels, width, stride=2)
+    return of_blocks(wanted, stem, [(block, wider * width, stride) for wider, stride in sizes])
 
 
 TWO, THREE = ((2, 2), (4, 2)), ((2, 2), (2, 1), (4, 2))

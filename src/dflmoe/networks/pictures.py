@@ -26,7 +26,33 @@ from dflmoe.networks.blocks import (
 from dflmoe.networks.heads import ResidualHead, UnopinionatedConv
 
 
-class UNet(nn.Module):
+class TwoSteps(nn.Module):
+    """Two steps down and two up again, with skips between them that a subclass joins."""
+
+    enter: nn.Module
+    down: nn.Module
+    deep: nn.Module
+    up: nn.Module
+    leave: nn.Module
+    unfold: nn.Module
+
+    def joined(self, layer: nn.Module, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return what a layer makes of coarse features, twice as large, and of fine ones."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row feature height width"]:
+        """Return features at the resolution of the input."""
+        fine = self.enter(x)
+        middle = self.down(fine)
+        deep = self.deep(middle)
+        middle = self.joined(self.up, deep, middle)
+        features: Tensor = self.unfold(self.joined(self.leave, middle, fine))
+        return features
+
+
+class UNet(TwoSteps):
     """Two steps down and two up again, with skips; height and width are multiples of four.
 
     References:
@@ -42,16 +68,9 @@ class UNet(nn.Module):
         self.leave = ConvBlock(3 * width, width)
         self.unfold = nn.Conv2d(width, outputs, 1)
 
-    def forward(
-        self, x: Float[Tensor, "row channel height width"]
-    ) -> Float[Tensor, "row feature height width"]:
-        """Return features at the resolution of the input."""
-        fine = self.enter(x)
-        middle = self.down(fine)
-        deep = self.deep(middle)
-        middle = self.up(torch.cat([_twice(deep), middle], dim=1))
-        fine = self.leave(torch.cat([_twice(middle), fine], dim=1))
-        features: Tensor = self.unfold(fine)
+    def joined(self, layer: nn.Module, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return what a layer makes of both, side by side."""
+        features: Tensor = layer(torch.cat([_twice(coarse), fine], dim=1))
         return features
 
 
@@ -77,7 +96,7 @@ class PlainResidual(nn.Module):
         return added
 
 
-class LinkNet(nn.Module):
+class LinkNet(TwoSteps):
     """Two steps down and two up again, whose skips are added; light.
 
     Height and width are multiples of four.
@@ -96,16 +115,9 @@ class LinkNet(nn.Module):
         self.leave = ConvBlock(2 * width, width)
         self.unfold = nn.Conv2d(width, outputs, 1)
 
-    def forward(
-        self, x: Float[Tensor, "row channel height width"]
-    ) -> Float[Tensor, "row feature height width"]:
-        """Return features at the resolution of the input."""
-        fine = self.enter(x)
-        middle = self.down(fine)
-        deep = self.deep(middle)
-        middle = self.up(_twice(deep)) + middle
-        fine = self.leave(_twice(middle)) + fine
-        features: Tensor = self.unfold(fine)
+    def joined(self, layer: nn.Module, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return the fine features and, added, what a layer makes of the coarse ones."""
+        features: Tensor = layer(_twice(coarse)) + fine
         return features
 
 

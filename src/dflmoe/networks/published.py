@@ -8,7 +8,7 @@ Those that name a row end in ``pool`` and ``classifier``, one linear layer, and 
 picture in ``refine`` and ``head``, as all of the catalogue do, so light heads of one width fit.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -30,32 +30,10 @@ from dflmoe.networks.blocks import (
     chain,
     norm_groups,
 )
+from dflmoe.networks.classifiers import Block, of_blocks
 from dflmoe.networks.heads import UnopinionatedConv
 from dflmoe.networks.pictures import PlainResidual, SubPixel, correction
 from dflmoe.networks.tables import Unopinionated
-
-Block = Callable[..., nn.Module]
-
-
-def _of_blocks(
-    wanted: Wanted, stem: nn.Module, sizes: Iterable[tuple[Block, int, int]], last: int = 0
-) -> nn.Sequential:
-    """Return a stem as wide as asked for, and blocks.
-
-    Args:
-        wanted: What the network is asked to be.
-        stem: Its first layers.
-        sizes: What makes each block from its inputs, outputs and stride; its outputs; its stride.
-        last: Features of a 1x1 convolution that follows the blocks, if one does.
-    """
-    inputs, layers = wanted.width, dict[str, nn.Module]()
-    for k, (block, outputs, stride) in enumerate(sizes, 1):
-        layers[f"block{k}"] = block(inputs, outputs, stride=stride)
-        inputs = outputs
-    if last:
-        layers["widen"] = ConvBlock(inputs, last, 1)
-    classifier = Unopinionated(last or inputs, wanted.outputs)
-    return chain(stem=stem, **layers, pool=MeanPool(), classifier=classifier)
 
 
 def _stem(wanted: Wanted, kernel: int) -> nn.Sequential:
@@ -84,7 +62,7 @@ def resnet(
         for k, depth in enumerate(stages)
         for n in range(depth)
     ]
-    return _of_blocks(wanted, _stem(wanted, 7), sizes)
+    return of_blocks(wanted, _stem(wanted, 7), sizes)
 
 
 resnet18 = partial(resnet, stages=(2, 2, 2, 2), block=partial(Residual, option="B"))
@@ -135,7 +113,7 @@ def mobilenet_v2(wanted: Wanted) -> nn.Sequential:
         for n in range(repeats)
     ]
     stem = ConvBlock(wanted.channels, wanted.width, stride=2)
-    return _of_blocks(wanted, stem, sizes, last=40 * wanted.width)
+    return of_blocks(wanted, stem, sizes, last=40 * wanted.width)
 
 
 def shufflenet(wanted: Wanted) -> nn.Sequential:
@@ -150,7 +128,7 @@ def shufflenet(wanted: Wanted) -> nn.Sequential:
         for channels, repeats in ((116, 4), (232, 8), (464, 4))
         for n in range(repeats)
     ]
-    return _of_blocks(wanted, _stem(wanted, 3), sizes, last=1024 * wanted.width // 24)
+    return of_blocks(wanted, _stem(wanted, 3), sizes, last=1024 * wanted.width // 24)
 
 
 class HeConv2d(nn.Conv2d):
@@ -184,7 +162,7 @@ def squeezenet(wanted: Wanted) -> nn.Sequential:
 
     wider = ((2, 2), (2, 1), (4, 2), (4, 1), (6, 2), (6, 1), (8, 1), (8, 1))
     sizes = [(fire, times * wanted.width, stride) for times, stride in wider]
-    return _of_blocks(wanted, bare(wanted.channels, wanted.width, stride=2), sizes)
+    return of_blocks(wanted, bare(wanted.channels, wanted.width, stride=2), sizes)
 
 
 def vgg11(wanted: Wanted) -> nn.Sequential:
@@ -204,7 +182,7 @@ def vgg11(wanted: Wanted) -> nn.Sequential:
 
     wider = ((2, 2), (4, 1), (4, 2), (8, 1), (8, 2), (8, 1), (8, 2))
     sizes = [(block, times * wanted.width, stride) for times, stride in wider]
-    return _of_blocks(wanted, block(wanted.channels, wanted.width, stride=2), sizes)
+    return of_blocks(wanted, block(wanted.channels, wanted.width, stride=2), sizes)
 
 
 class Threefold(nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dflmoe.data.arrays import read_npz
-from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.duplicates import near_duplicates
 from dflmoe.data.layouts.files import folder_of
 from dflmoe.data.medmnist import MedMnist, medmnist_of
 from dflmoe.data.rows import Rows, block_mean
@@ -113,6 +113,6 @@ def _read(path: Path) -> MedMnist:
 @functools.cache
 def _copies(path: Path, changed_ns: int) -> NDArray[np.int64]:  # noqa: ARG001 - a new file is read
     grey = ((_read(path).x.mean(1) + 1) * np.float32(127.5)).round().astype(np.uint8)
-    group = near_duplicates(grey, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+    group = near_duplicates(grey)
     group.flags.writeable = False  # it is shared
     return group

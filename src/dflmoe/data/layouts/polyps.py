@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dflmoe.data.duplicates import MAX_BITS, MAX_DISTANCE, near_duplicates
+from dflmoe.data.duplicates import near_duplicates
 from dflmoe.data.layouts.files import SIDE, folder_of, pictures_in, pixels, scaled
 from dflmoe.data.rows import Rows
 from dflmoe.errors import DataFileError
@@ -53,7 +53,7 @@ def polyps(root: Path | None, side: int | None) -> Rows:
         pictures.append(own)
         masks.append(pixels([mask for _, mask in pairs], side, mode="L")[..., 0] > 127)  # noqa: PLR2004
         grey = own.mean(3).round().astype(np.uint8)
-        copies = near_duplicates(grey, max_bits=MAX_BITS, max_distance=MAX_DISTANCE)
+        copies = near_duplicates(grey)
         group.append(copies + sum(int(one.max()) + 1 for one in group))
         site.append(np.full(len(own), number))
     return Rows(
