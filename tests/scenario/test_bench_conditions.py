@@ -1,6 +1,7 @@
 """What a condition changes for all methods alike: a liar, who leaves, public rows and bodies."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,15 @@ import torch
 from tests.made import experiment, planned
 from torch import Tensor
 
+from dflmoe.bench import runner
+from dflmoe.bench.experiment import RunSetting
 from dflmoe.bench.federation import federation
+from dflmoe.bench.play import play_run
+from dflmoe.bench.record import RunRecord
 from dflmoe.bench.runner import run_all
 from dflmoe.core.stacking import initial, stacked_call
 from dflmoe.errors import ExperimentError
+from dflmoe.simulation.machine import Machine
 from dflmoe.types import generator
 
 
@@ -130,3 +136,42 @@ def test_a_public_body_learns_another_set_and_is_one_space_for_all(tmp_path: Pat
     path.write_text(PICTURES.replace("pneumoniamnist", "sleep"))
     with pytest.raises(ExperimentError, match="public_body 'sleep' is no set"):
         planned(path)
+
+
+def test_what_another_experiment_or_condition_has_played_is_not_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[RunSetting] = []
+
+    def play(setting: RunSetting, root: Path | None, machine: Machine) -> RunRecord:
+        played.append(setting)
+        return play_run(setting, root, machine)
+
+    def results(settings: list[RunSetting], folder: Path) -> list[dict[str, Any]]:
+        played.clear()
+        records = list(run_all(settings, folder, root=None, jobs=1))
+        return [
+            r.model_dump(include={"status", "sites", "server_bytes", "rounds"}) for r in records
+        ]
+
+    monkeypatch.setattr(runner, "play_run", play)
+    path = experiment(tmp_path, methods=("local", "d_psgd"))
+    lossy = '[[conditions]]\n[[conditions]]\nname = "lossy"\nlost = 0.5\n[own_tasks'
+    path.write_text(path.read_text().replace("seeds = 2", "seeds = 1").replace("[own_tasks", lossy))
+    _, settings = planned(path)
+    first = results(settings, tmp_path / "out")
+    assert {one["status"] for one in first} == {"done"}
+    (alone,) = (s for s in settings if (s.method, s.condition.name) == ("local", "lossy"))
+    assert played == [s for s in settings if s != alone]
+    assert results([alone], tmp_path / "fresh") == [first[settings.index(alone)]]
+    assert played == [alone]
+
+    other = tmp_path / "other.toml"
+    other.write_text(path.read_text().replace('"lossy"', '"half lost"'))
+    (tmp_path / "out" / "tiny" / "tiny-local-s0-0.json").write_text("{")
+    assert results(planned(other)[1], tmp_path / "out") == first
+    assert not played
+
+    other.write_text(other.read_text().replace("steps = 20", "steps = 21"))
+    results(planned(other)[1], tmp_path / "out")
+    assert len(played) == len(settings) - 1

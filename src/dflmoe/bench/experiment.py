@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from dflmoe.bench.methods import ALONE
 from dflmoe.core.training import Training
 from dflmoe.data.sets import NAMES, is_at_hand, why_not
 from dflmoe.errors import ExperimentError
@@ -268,6 +269,15 @@ class RunSetting(Section):
     def cell(self) -> "RunSetting":
         """The same without a method: what methods that are compared have in common."""
         return self.model_copy(update={"method": "", "revision": 0})
+
+    @property
+    def substance(self) -> "RunSetting":
+        """What decides the result: runs of one substance have one, in whatever experiment."""
+        unheard: dict[str, Any] = {}
+        if self.method in ALONE:  # hears nobody, so nothing can be lost
+            unheard = {"lost": 0.0, "churn": 0.0, "rejoin": 0.0}
+        condition = self.condition.model_copy(update={"name": "", **unheard})
+        return self.model_copy(update={"experiment": "", "condition": condition})
 
     @property
     def label(self) -> str:

@@ -93,8 +93,12 @@ def software() -> dict[str, str]:
 def path_of(folder: Path, setting: RunSetting) -> Path:
     """Return where the record of a run lies."""
     parts = [setting.task_name, setting.condition.name, setting.method, f"s{setting.seed}"]
-    name = "-".join("".join(c if c.isalnum() else "_" for c in p) for p in parts if p)
+    name = "-".join(_plain(part) for part in parts if part)
     return folder / setting.experiment / f"{name}-{setting.digest}.json"
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def save(record: RunRecord, folder: Path) -> None:
@@ -127,3 +131,19 @@ def stored(folder: Path, setting: RunSetting) -> RunRecord | None:
             f"played again"
         )
     return record
+
+
+def played_elsewhere(folder: Path, setting: RunSetting) -> RunRecord | None:
+    """Return what another experiment or condition has of the same run, as a record of this one.
+
+    Only of the same versions of what results depend on; a file that is no record is passed over.
+    """
+    ends = f"{_plain(setting.method)}-s{setting.seed}-*.json"
+    for path in sorted(folder.glob(f"*/{_plain(setting.task_name)}-*{ends}")):
+        try:
+            record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ValidationError):
+            continue
+        if record.setting.substance == setting.substance and record.software == software():
+            return record.model_copy(update={"digest": setting.digest, "setting": setting})
+    return None

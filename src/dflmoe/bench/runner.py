@@ -18,7 +18,7 @@ from dflmoe import __version__
 from dflmoe.bench.experiment import Experiment, RunSetting, TaskSetting
 from dflmoe.bench.methods import revision, title
 from dflmoe.bench.play import PLAIN_MACHINE, play_run
-from dflmoe.bench.record import RunRecord, save, stored
+from dflmoe.bench.record import RunRecord, played_elsewhere, save, stored
 from dflmoe.errors import ExperimentError
 from dflmoe.simulation.cores import available_cores
 from dflmoe.simulation.machine import Machine
@@ -190,9 +190,12 @@ def _end_with_parent() -> None:
 def _play_and_save(
     setting: RunSetting, folder: Path, root: Path | None, machine: Machine
 ) -> RunRecord:
-    """Play a run and store its record in the same process, so that it outlives the others."""
+    """Play a run and store its record in the same process, so that it outlives the others.
+
+    What another experiment in the folder has played already is not played again.
+    """
     try:
-        record = play_run(setting, root, machine)
+        record = played_elsewhere(folder, setting) or play_run(setting, root, machine)
     except Exception as error:  # one run must not stop the others, whatever happened in it
         logger.exception("%s", setting.label)
         record = RunRecord(
