@@ -227,7 +227,7 @@ class Experiment(Section):
     conditions: Annotated[tuple[Condition, ...], Field(min_length=1)] = (Condition(),)
     quick_tasks: tuple[str, ...] = ()
     quick_methods: tuple[str, ...] = ("local", "fedmd", "paper", "best")
-    methods_of: dict[str, tuple[str, ...]] = {}  # tasks where only these of them are played
+    left_out: dict[str, tuple[str, ...]] = {}  # of a task, methods that are not played there
     own_tasks: dict[str, TaskSetting] = {}
 
     def task(self, name: str) -> TaskSetting:

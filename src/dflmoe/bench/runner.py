@@ -78,7 +78,7 @@ def plan(
         for condition in experiment.conditions
         if task in (condition.tasks or (task,))
         for method in (methods or called)
-        if method in experiment.methods_of.get(task, (method,))
+        if method in methods or method not in experiment.left_out.get(task, ())
     ]
 
 
