@@ -243,10 +243,13 @@ def test_the_page_shows_ranks_both_numbers_and_the_remark(tmp_path: Path) -> Non
     found = beside(every)
     page = write_paper(found, tmp_path)
     text = page.read_text(encoding="utf-8")
-    for shown in ("7,909", "72.58", "for breakhis", "<svg", "above others", "not played"):
+    counted = "Of 1 comparisons ours wins 0, ties 1 and loses 0"
+    for shown in ("7,909", "72.58", "for breakhis", "<svg", "above others", "not played", counted):
         assert shown in text
     assert "<script" not in text
     assert PaperSummary.model_validate_json(page.with_suffix(".json").read_bytes()) == found
     write_paper_docs(found, tmp_path / "docs" / "paper.md", "make it")
     assert (tmp_path / "docs" / "paper-paper_same.svg").is_file()
-    assert "in place of `breakhis`" in (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
+    document = (tmp_path / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert "in place of `breakhis`" in document
+    assert counted in document

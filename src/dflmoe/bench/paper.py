@@ -128,6 +128,21 @@ class Standings(BaseModel, frozen=True, extra="forbid"):
     tables: tuple[str, ...]
     rows: tuple[Standing, ...]
 
+    @property
+    def wins(self) -> int:
+        """In how many comparisons ours is better."""
+        return sum(row.wins for row in self.rows)
+
+    @property
+    def ties(self) -> int:
+        """In how many comparisons no difference is shown."""
+        return sum(row.ties for row in self.rows)
+
+    @property
+    def losses(self) -> int:
+        """In how many comparisons ours is worse."""
+        return sum(row.losses for row in self.rows)
+
 
 class PaperSummary(BaseModel, frozen=True, extra="forbid"):
     """The paper's tables; the contract of the JSON beside the page."""
