@@ -136,7 +136,8 @@ def stored(folder: Path, setting: RunSetting) -> RunRecord | None:
 def played_elsewhere(folder: Path, setting: RunSetting) -> RunRecord | None:
     """Return what another experiment or condition has of the same run, as a record of this one.
 
-    Only of the same versions of what results depend on; a file that is no record is passed over.
+    Only of the same versions of what results depend on. What failed there is played again, and a
+    file that is no record is passed over.
     """
     ends = f"{_plain(setting.method)}-s{setting.seed}-*.json"
     for path in sorted(folder.glob(f"*/{_plain(setting.task_name)}-*{ends}")):
@@ -144,6 +145,7 @@ def played_elsewhere(folder: Path, setting: RunSetting) -> RunRecord | None:
             record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError):
             continue
-        if record.setting.substance == setting.substance and record.software == software():
+        same = record.setting.substance == setting.substance and record.software == software()
+        if same and record.status == "done":
             return record.model_copy(update={"digest": setting.digest, "setting": setting})
     return None
